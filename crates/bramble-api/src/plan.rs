@@ -1,0 +1,124 @@
+//! A plan: what will be done, in which order, and why. Printable, diffable, complete.
+
+use crate::names::Arch;
+use serde::{Deserialize, Serialize};
+
+/// What will be done. Immutable once made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Format of this document: 1.
+    pub format: u32,
+    /// Cluster it is for.
+    pub cluster: String,
+    /// What was asked for: `build`, `fetch`, `lab up`.
+    pub purpose: String,
+    /// Digest of everything the plan was made from, hexadecimal SHA-256; `apply` refuses a plan whose inputs changed.
+    pub inputs: String,
+    /// Steps in an order that respects [`Step::after`].
+    pub steps: Vec<Step>,
+    /// Parts of the file that this version does not act on.
+    pub not_served: Vec<NotServed>,
+    /// What is not done now, and what it waits for.
+    pub waiting: Vec<Waiting>,
+}
+
+/// Name of a step, unique in its plan and stable over runs: `build-release/amd64`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepId(pub String);
+
+impl std::fmt::Display for StepId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One idempotent act.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Its name.
+    pub id: StepId,
+    /// What is done, with everything needed to do it.
+    pub kind: StepKind,
+    /// Steps that come before.
+    pub after: Vec<StepId>,
+    /// Why it is in the plan, one sentence.
+    pub why: String,
+}
+
+/// The kinds of act this version knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum StepKind {
+    /// Choose packages from the signed indexes and write them to the lock.
+    LockPackages {
+        /// For which architecture.
+        arch: Arch,
+    },
+    /// Download the locked packages, verified.
+    FetchPackages {
+        /// For which architecture.
+        arch: Arch,
+    },
+    /// Download or build the Kubernetes programs.
+    FetchPrograms {
+        /// For which architecture.
+        arch: Arch,
+        /// Version with `v`.
+        version: String,
+    },
+    /// Lay out root, verity tree, unified kernel image and manifest of one architecture.
+    BuildRelease {
+        /// For which architecture.
+        arch: Arch,
+    },
+    /// Make the keys and certificates of a node that has none, into the secrets file.
+    IssueIdentity {
+        /// For which node.
+        node: String,
+    },
+    /// Write the disk image of one node, with its identity.
+    WriteImage {
+        /// For which node.
+        node: String,
+    },
+    /// Start the lab's switch, gateway and disk server.
+    LabStart,
+    /// Make a lab machine's disk from the release, if it has none.
+    LabDisk {
+        /// For which node.
+        node: String,
+    },
+    /// Power a lab machine on.
+    LabPower {
+        /// For which node.
+        node: String,
+    },
+    /// Wait until the node is Ready in the lab's API.
+    LabReady {
+        /// For which node.
+        node: String,
+    },
+}
+
+/// A part of the file that this version keeps but does not act on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotServed {
+    /// Where it stands: `spec.power`.
+    pub path: String,
+    /// Line in the file, from 1.
+    pub line: u32,
+}
+
+/// Something wanted that is not done now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// What is not done.
+    pub subject: String,
+    /// What it waits for, one sentence.
+    pub on: String,
+}

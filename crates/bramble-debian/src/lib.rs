@@ -1,0 +1,1 @@
+//! Debian archives without dpkg: signed index, resolver, .deb reader, substitutes for maintainer scripts.

@@ -1,0 +1,1 @@
+//! Write and read EROFS images with stable placement.

@@ -1,0 +1,1 @@
+//! Runs a plan's steps through the hands: events, journal, resumable.

@@ -1,0 +1,1 @@
+//! Tree, kernel and machine document to partitions to a disk image.

@@ -1,0 +1,1 @@
+//! The site as virtual machines on this computer.

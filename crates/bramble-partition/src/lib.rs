@@ -1,0 +1,1 @@
+//! Write and read GPT and MBR partition tables with their backups.

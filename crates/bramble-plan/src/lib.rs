@@ -1,0 +1,1 @@
+//! The plan as a pure function of spec, sources, lock, inventory, time and seed.

@@ -1,0 +1,1 @@
+//! age and SOPS files, and the Secret type that cannot be printed.

@@ -1,0 +1,1 @@
+//! The user's file: types, defaults, validation with file, line and hint.

@@ -1,0 +1,3 @@
+module bramble.home.arpa/programs/probe
+
+go 1.26.0
