@@ -1,1 +1,9 @@
 //! Runs a plan's steps through the hands: events, journal, resumable.
+
+mod journal;
+mod project;
+mod run;
+
+pub use journal::{Journal, JournalError};
+pub use project::{Guard, Project, ProjectError, replace};
+pub use run::{RunError, Summary, run};

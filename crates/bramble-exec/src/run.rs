@@ -1,0 +1,204 @@
+//! Runs a plan: one step after the other, each told about, each written to the journal.
+
+use crate::journal::Journal;
+use bramble_api::event::{Event, Outcome};
+use bramble_api::plan::{Plan, StepId};
+use bramble_effects::{Cancel, Context, Failure, Hand, Sink};
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// How a run ended when nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Steps that did something.
+    pub done: usize,
+    /// Steps that found their result already there.
+    pub unchanged: usize,
+}
+
+/// A run that stopped before its end. Running the same command again goes on from here.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A step failed.
+    #[error("step {step} failed")]
+    Step {
+        /// Which.
+        step: StepId,
+        /// Why.
+        #[source]
+        failure: Failure,
+    },
+    /// The plan is not one: a step comes before what it needs.
+    #[error("step {step} needs {needs}, which does not come before it")]
+    Order {
+        /// Which step.
+        step: StepId,
+        /// What it needs.
+        needs: StepId,
+    },
+}
+
+/// Performs every step of `plan` in order. The journal gets every event but progress.
+///
+/// Stops at the first failure: later steps need earlier results, and whoever runs the command again repeats only
+/// what is not there yet.
+pub fn run(
+    plan: &Plan,
+    hand: &dyn Hand,
+    journal: &Journal,
+    sink: &dyn Sink,
+    cancel: &Cancel,
+) -> Result<Summary, RunError> {
+    check_order(plan)?;
+    let sink = Recording { journal, sink };
+    sink.event(Event::PlanStarted { purpose: plan.purpose.clone(), steps: plan.steps.len() });
+    let mut summary = Summary { done: 0, unchanged: 0 };
+    for step in &plan.steps {
+        let began = Instant::now();
+        sink.event(Event::StepStarted { step: step.id.clone(), kind: step.kind.clone() });
+        let context = Context { step: &step.id, sink: &sink, cancel };
+        let result = if cancel.is_cancelled() {
+            Err(Failure::interrupted())
+        } else {
+            hand.perform(step, &context)
+        };
+        match result {
+            Ok(outcome) => {
+                match outcome {
+                    Outcome::Done => summary.done += 1,
+                    Outcome::Unchanged => summary.unchanged += 1,
+                }
+                let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                sink.event(Event::StepFinished { step: step.id.clone(), outcome, millis });
+            }
+            Err(failure) => {
+                // A step that broke off because it was asked to is interrupted, whatever it says of itself.
+                let failure = if cancel.is_cancelled() { Failure::interrupted() } else { failure };
+                sink.event(Event::StepFailed { step: step.id.clone(), error: failure.chain() });
+                let left = plan.steps.len() - summary.done - summary.unchanged;
+                sink.event(Event::PlanFinished { done: summary.done, unchanged: summary.unchanged, left });
+                return Err(RunError::Step { step: step.id.clone(), failure });
+            }
+        }
+    }
+    sink.event(Event::PlanFinished { done: summary.done, unchanged: summary.unchanged, left: 0 });
+    Ok(summary)
+}
+
+fn check_order(plan: &Plan) -> Result<(), RunError> {
+    let mut seen = BTreeSet::new();
+    for step in &plan.steps {
+        if let Some(needs) = step.after.iter().find(|id| !seen.contains(id)) {
+            return Err(RunError::Order { step: step.id.clone(), needs: needs.clone() });
+        }
+        seen.insert(&step.id);
+    }
+    Ok(())
+}
+
+/// Passes events on and keeps those that a later reader wants.
+struct Recording<'a> {
+    journal: &'a Journal,
+    sink: &'a dyn Sink,
+}
+
+impl Sink for Recording<'_> {
+    fn event(&self, event: Event) {
+        if !matches!(event, Event::Progress { .. } | Event::MachineConsole { .. }) {
+            self.journal.record(&event);
+        }
+        self.sink.event(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bramble_api::names::Arch;
+    use bramble_api::plan::{Step, StepKind};
+    use bramble_effects::Class;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Collect(Mutex<Vec<Event>>);
+    impl Sink for Collect {
+        fn event(&self, event: Event) {
+            self.0.lock().unwrap().push(event);
+        }
+    }
+
+    /// Does its work unless told to fail at a step; remembers what it was asked.
+    struct Fake {
+        fail_at: Option<usize>,
+        asked: Mutex<Vec<StepId>>,
+    }
+    impl Hand for Fake {
+        fn perform(&self, step: &Step, _: &Context<'_>) -> Result<Outcome, Failure> {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(step.id.clone());
+            if self.fail_at == Some(asked.len()) {
+                return Err(Failure::user("out of paper").hint("buy paper"));
+            }
+            Ok(Outcome::Done)
+        }
+    }
+
+    fn plan(after: &[(&str, &[&str])]) -> Plan {
+        let steps = after
+            .iter()
+            .map(|(id, after)| Step {
+                id: StepId(id.to_string()),
+                kind: StepKind::BuildRelease { arch: Arch::Amd64 },
+                after: after.iter().map(|a| StepId(a.to_string())).collect(),
+                why: String::new(),
+            })
+            .collect();
+        Plan {
+            format: 1,
+            cluster: "home".into(),
+            purpose: "build".into(),
+            inputs: String::new(),
+            steps,
+            not_served: vec![],
+            waiting: vec![],
+        }
+    }
+
+    #[test]
+    fn stops_at_the_first_failure_and_says_what_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), 1).unwrap();
+        let sink = Collect::default();
+        let hand = Fake { fail_at: Some(2), asked: Mutex::default() };
+        let error = run(&plan(&[("a", &[]), ("b", &["a"]), ("c", &["b"])]), &hand, &journal, &sink, &Cancel::default())
+            .unwrap_err();
+        assert!(matches!(error, RunError::Step { step, failure } if step.0 == "b" && failure.class == Class::User));
+        let last = sink.0.lock().unwrap().last().cloned();
+        assert_eq!(last, Some(Event::PlanFinished { done: 1, unchanged: 0, left: 2 }));
+        let text = std::fs::read_to_string(journal.path()).unwrap();
+        assert!(text.contains("out of paper"), "{text}");
+    }
+
+    #[test]
+    fn a_cancelled_run_is_interrupted_and_performs_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), 1).unwrap();
+        let cancel = Cancel::default();
+        cancel.cancel();
+        let hand = Fake { fail_at: None, asked: Mutex::default() };
+        let error = run(&plan(&[("a", &[])]), &hand, &journal, &Collect::default(), &cancel).unwrap_err();
+        assert!(matches!(error, RunError::Step { failure, .. } if failure.class == Class::Interrupted));
+        assert!(hand.asked.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_plan_out_of_order_is_refused_before_anything_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), 1).unwrap();
+        let hand = Fake { fail_at: None, asked: Mutex::default() };
+        let error =
+            run(&plan(&[("b", &["a"]), ("a", &[])]), &hand, &journal, &Collect::default(), &Cancel::default());
+        assert!(matches!(error, Err(RunError::Order { .. })));
+        assert!(hand.asked.lock().unwrap().is_empty());
+    }
+}
