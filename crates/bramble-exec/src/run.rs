@@ -4,7 +4,6 @@ use crate::journal::Journal;
 use bramble_api::event::{Event, Outcome};
 use bramble_api::plan::{Plan, StepId};
 use bramble_effects::{Cancel, Context, Failure, Hand, Sink};
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// How a run ended when nothing failed.
@@ -28,14 +27,9 @@ pub enum RunError {
         #[source]
         failure: Failure,
     },
-    /// The plan is not one: a step comes before what it needs.
-    #[error("step {step} needs {needs}, which does not come before it")]
-    Order {
-        /// Which step.
-        step: StepId,
-        /// What it needs.
-        needs: StepId,
-    },
+    /// The plan itself is wrong: a bug of ours.
+    #[error("the plan is unsound: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Unsound(Vec<bramble_plan::Finding>),
 }
 
 /// Performs every step of `plan` in order. The journal gets every event but progress.
@@ -49,7 +43,10 @@ pub fn run(
     sink: &dyn Sink,
     cancel: &Cancel,
 ) -> Result<Summary, RunError> {
-    check_order(plan)?;
+    let findings = bramble_plan::lint(plan);
+    if !findings.is_empty() {
+        return Err(RunError::Unsound(findings));
+    }
     let sink = Recording { journal, sink };
     sink.event(Event::PlanStarted { purpose: plan.purpose.clone(), steps: plan.steps.len() });
     let mut summary = Summary { done: 0, unchanged: 0 };
@@ -83,17 +80,6 @@ pub fn run(
     }
     sink.event(Event::PlanFinished { done: summary.done, unchanged: summary.unchanged, left: 0 });
     Ok(summary)
-}
-
-fn check_order(plan: &Plan) -> Result<(), RunError> {
-    let mut seen = BTreeSet::new();
-    for step in &plan.steps {
-        if let Some(needs) = step.after.iter().find(|id| !seen.contains(id)) {
-            return Err(RunError::Order { step: step.id.clone(), needs: needs.clone() });
-        }
-        seen.insert(&step.id);
-    }
-    Ok(())
 }
 
 /// Passes events on and keeps those that a later reader wants.
@@ -150,7 +136,7 @@ mod tests {
                 id: StepId(id.to_string()),
                 kind: StepKind::BuildRelease { arch: Arch::Amd64 },
                 after: after.iter().map(|a| StepId(a.to_string())).collect(),
-                why: String::new(),
+                why: "because".into(),
             })
             .collect();
         Plan {
@@ -198,7 +184,7 @@ mod tests {
         let hand = Fake { fail_at: None, asked: Mutex::default() };
         let error =
             run(&plan(&[("b", &["a"]), ("a", &[])]), &hand, &journal, &Collect::default(), &Cancel::default());
-        assert!(matches!(error, Err(RunError::Order { .. })));
+        assert!(matches!(error, Err(RunError::Unsound(_))));
         assert!(hand.asked.lock().unwrap().is_empty());
     }
 }

@@ -1,0 +1,277 @@
+//! The command line: words only. What they mean is in `settings.rs` and `commands/`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// One file in git becomes a home Kubernetes cluster that installs itself.
+#[derive(Debug, Parser)]
+#[command(name = "bramble", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The file that describes the cluster.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "bramble.yaml", env = "BRAMBLE_FILE")]
+    pub file: PathBuf,
+    /// Where downloads and builds are kept; safe to delete.
+    #[arg(long, global = true, value_name = "DIR", env = "BRAMBLE_CACHE_DIR", hide_env_values = true)]
+    pub cache_dir: Option<PathBuf>,
+    /// When to colour.
+    #[arg(long, global = true, value_enum, default_value_t = ColourChoice::Auto, value_name = "WHEN")]
+    pub color: ColourChoice,
+    /// How to show progress.
+    #[arg(long, global = true, value_enum, default_value_t = ProgressChoice::Auto, value_name = "HOW")]
+    pub progress: ProgressChoice,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColourChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to show progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressChoice {
+    /// Bars on a terminal, lines elsewhere.
+    Auto,
+    /// One line for each thing that happens.
+    Plain,
+    /// One JSON object a line, on standard output.
+    Json,
+}
+
+/// In what form to show what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// Names only, one a line.
+    Name,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a project: write bramble.yaml, .gitignore, .sops.yaml and the secrets file.
+    Init(Init),
+    /// Read the file and say everything that is wrong with it.
+    Check,
+    /// Add to the file.
+    #[command(subcommand)]
+    Add(Add),
+    /// Choose package versions and allocate numbers; write bramble.lock.
+    Lock(Lock),
+    /// Download packages and get the Kubernetes programs.
+    Fetch(Fetch),
+    /// Show what would be done, and why; change nothing.
+    Plan(Plan),
+    /// Build the images.
+    Build(Build),
+    /// The site as virtual machines on this computer.
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Write a kubeconfig for the lab's cluster.
+    Kubeconfig(Kubeconfig),
+    /// Say what this computer lacks, and the command that mends it.
+    Doctor,
+    /// Print the JSON Schema of bramble.yaml.
+    Schema,
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory.
+    Man {
+        /// The directory; made if missing.
+        #[arg(long, value_name = "DIR", default_value = "man")]
+        out: PathBuf,
+    },
+    /// Print the command reference as Markdown.
+    #[command(hide = true)]
+    Reference,
+    /// Be the lab's host process.
+    #[command(hide = true)]
+    LabHost {
+        /// The lab's directory.
+        directory: PathBuf,
+    },
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Name of the cluster.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The subnet of the site, such as 192.168.1.0/24.
+    #[arg(long)]
+    pub subnet: Option<String>,
+    /// The router's address; the subnet's first when not given.
+    #[arg(long)]
+    pub gateway: Option<String>,
+    /// Address of the first node; the subnet's eleventh when not given.
+    #[arg(long)]
+    pub address: Option<String>,
+    /// Board of the first node: uefi-amd64, uefi-arm64, pi4, ...
+    #[arg(long)]
+    pub board: Option<String>,
+    /// age recipients that may read the secrets file; a new identity is made when none is given and none is found.
+    #[arg(long = "recipient", value_name = "AGE1...")]
+    pub recipients: Vec<String>,
+}
+
+/// What can be added.
+#[derive(Debug, Subcommand)]
+pub enum Add {
+    /// Add a node to the file; comments and order stay.
+    Node {
+        /// Its name.
+        name: String,
+        /// control-plane, worker or management.
+        #[arg(long, default_value = "worker")]
+        role: String,
+        /// Its board.
+        #[arg(long)]
+        board: String,
+        /// Its address.
+        #[arg(long)]
+        address: String,
+        /// Its hardware address.
+        #[arg(long)]
+        mac: Option<String>,
+    },
+}
+
+/// Arguments of `lock`.
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// Choose the newest packages though the lock fits.
+    #[arg(long)]
+    pub update: bool,
+}
+
+/// Arguments of `fetch`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// Only for this architecture.
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<String>,
+    /// Also copy the packages into this directory, for the day the archive has dropped them.
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Plan for the lab instead of a build.
+    #[arg(long)]
+    pub lab: bool,
+    /// In what form.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Exit with 2 when something would be done.
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// Arguments of `build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Write a disk image, with its identity, for this node (repeatable). It holds secrets.
+    #[arg(long = "node", value_name = "NODE")]
+    pub nodes: Vec<String>,
+    /// Only for this architecture.
+    #[arg(long, value_name = "ARCH", conflicts_with = "nodes")]
+    pub arch: Option<String>,
+}
+
+/// What can be done with the lab.
+#[derive(Debug, Subcommand)]
+pub enum Lab {
+    /// Start the machines and wait until every node is Ready.
+    Up {
+        /// Only these machines.
+        nodes: Vec<String>,
+        /// Give up after this many seconds.
+        #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
+        timeout: u64,
+    },
+    /// Stop the machines; their disks stay.
+    Down {
+        /// Remove the disks and the lab's identities too.
+        #[arg(long)]
+        destroy: bool,
+    },
+    /// Show the machines.
+    Status {
+        /// In what form.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Attach to a machine's console; Ctrl-] leaves it.
+    Console {
+        /// Which machine.
+        node: String,
+    },
+    /// Open a shell on a machine, if the file allows ssh.
+    Ssh {
+        /// Which machine.
+        node: String,
+        /// A command to run instead of a shell.
+        #[arg(trailing_var_arg = true)]
+        command: Vec<String>,
+    },
+    /// Print a machine's console log.
+    Logs {
+        /// Which machine.
+        node: String,
+        /// Go on as it grows.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// End a machine at once; what it had flushed to its disk stays.
+    Kill {
+        /// Which machine.
+        node: String,
+    },
+    /// Cut a machine's power: a chosen part of what it had not flushed is lost.
+    Cut {
+        /// Which machine.
+        node: String,
+        /// Chooses what is lost; the same number loses the same writes.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Wait for this marker on the console first.
+        #[arg(long, value_name = "MARKER")]
+        at: Option<String>,
+    },
+}
+
+/// Arguments of `kubeconfig`.
+#[derive(Debug, Args)]
+pub struct Kubeconfig {
+    /// Where to write it, mode 0600.
+    #[arg(long, default_value = "kubeconfig", value_name = "FILE")]
+    pub out: PathBuf,
+    /// How long it is good for, in hours.
+    #[arg(long, default_value_t = 24, value_name = "HOURS")]
+    pub hours: u64,
+}
