@@ -1,1 +1,22 @@
 //! The site as virtual machines on this computer.
+//!
+//! One background process, the *lab host* ([`host::run`]), is the segment's switch, its gateway and its disk
+//! server, and the parent of the QEMU processes. A program drives it through [`Lab`]. Nothing needs root: frames
+//! travel over unix sockets, and the gateway's TCP/IP is in the host process.
+
+mod client;
+mod error;
+pub mod host;
+mod layout;
+mod process;
+mod spec;
+mod terminal;
+mod wire;
+
+pub use client::Lab;
+pub use error::{Error, Refusal};
+pub use spec::{
+    AccelChoice, BadMac, BaseSegment, Boot, Dhcp, Firmware, Forward, LabMachine, LabSpec, Mac, NetworkTime,
+    Rtc,
+};
+pub use wire::{CutPoint, CutReport, LabEvent, MachineState, MachineStatus, StartReport};

@@ -1,0 +1,2 @@
+//! The lab with real machines.
+fn main() {}
