@@ -1,0 +1,1 @@
+//! Reading images, ours and others', without trusting a byte of them.
