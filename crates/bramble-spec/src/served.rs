@@ -1,0 +1,59 @@
+//! What this version keeps but does not act upon.
+
+use crate::places::Places;
+use crate::types::*;
+use serde::Serialize;
+
+/// A part of the file that this version keeps but does not act upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotServed {
+    /// Where it stands: `spec.power`.
+    pub path: String,
+    /// Line in the file, from 1.
+    pub line: u32,
+}
+
+/// Everything in the file that this version does not act upon, in the file's order.
+///
+/// Each condition here is deleted by the work that begins to serve it.
+pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
+    let spec = &cluster.spec;
+    let kubernetes = &spec.kubernetes;
+    let mut paths: Vec<String> = Vec::new();
+    let mut when = |condition: bool, path: &str| {
+        if condition {
+            paths.push(path.to_string());
+        }
+    };
+    when(spec.power.is_some(), "spec.power");
+    when(spec.backup.is_some(), "spec.backup");
+    when(spec.gitops.is_some(), "spec.gitops");
+    when(spec.access.is_some(), "spec.access");
+    when(spec.hosts.is_some(), "spec.hosts");
+    when(kubernetes.distribution != Distribution::Upstream, "spec.kubernetes.distribution");
+    when(kubernetes.cni == Cni::Cilium, "spec.kubernetes.cni");
+    when(kubernetes.load_balancer != LoadBalancer::None, "spec.kubernetes.loadBalancer");
+    when(kubernetes.ingress != Ingress::None, "spec.kubernetes.ingress");
+    let carried = kubernetes.endpoint.as_ref().is_some_and(|e| matches!(e.vip, Vip::KubeVip | Vip::Talos));
+    when(carried, "spec.kubernetes.endpoint.vip");
+    when(spec.machine.talos != Talos::default(), "spec.talos");
+    when(spec.defaults.control_plane.machine.talos != Talos::default(), "spec.defaults.control-plane.talos");
+    when(spec.defaults.worker.machine.talos != Talos::default(), "spec.defaults.worker.talos");
+    when(spec.defaults.management.machine.talos != Talos::default(), "spec.defaults.management.talos");
+    for (index, node) in spec.nodes.iter().enumerate() {
+        when(node.vm.is_some(), &format!("spec.nodes[{index}].vm"));
+        when(node.power.is_some(), &format!("spec.nodes[{index}].power"));
+        when(node.machine.talos != Talos::default(), &format!("spec.nodes[{index}].talos"));
+        when(node.machine.board.is_some_and(Board::is_pi), &format!("spec.nodes[{index}].board"));
+        when(node.role == Role::Management, &format!("spec.nodes[{index}].role"));
+    }
+    let mut found: Vec<NotServed> = paths
+        .into_iter()
+        .map(|path| {
+            let mark = places.key(&path).unwrap_or_else(|| places.value_or_parent(&path));
+            NotServed { path, line: mark.line }
+        })
+        .collect();
+    found.sort_by_key(|n| n.line);
+    found
+}

@@ -1,0 +1,123 @@
+//! `spec.network`.
+
+use crate::decode::{Context, Decode, Definitions, record};
+use crate::diagnostic::Diagnostic;
+use crate::scalar::{Domain, Host, OrNone, Text, Url, is_domain};
+use crate::tree::{Node, Value, shorten};
+use ipnet::Ipv4Net;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+record! {
+    /// The site's network and the cluster's own ranges.
+    pub struct Network {
+        /// The range that all machines live in.
+        "subnet" subnet: Ipv4Net,
+        /// The way out.
+        "gateway" gateway: Option<Ipv4Addr> = None,
+        /// Name servers.
+        "dns" dns: Vec<Ipv4Addr> = Vec::new(),
+        /// Time servers.
+        "ntp" ntp: Vec<Host> = Vec::new(),
+        /// Domain of the machines' names.
+        "domain" domain: Domain = Domain::home(),
+        /// Range of all pods. It cannot change once the cluster is founded.
+        "pods" pods: Ipv4Net = range(10, 42),
+        /// Range of services. It cannot change once the cluster is founded.
+        "services" services: Ipv4Net = range(10, 43),
+        /// Domain of names in the cluster. It cannot change once the cluster is founded.
+        "clusterDomain" cluster_domain: Domain = Domain::cluster_local(),
+        /// HTTP proxy on the way out.
+        "proxy" proxy: OrNone<Proxy> = OrNone::None,
+        /// Certificate authorities to trust beside the system's: PEM, or `@` and a file relative to this one.
+        "trustedCAs" trusted_cas: Vec<Text> = Vec::new(),
+        /// Where images come from: mirrors, credentials and authorities, by registry.
+        "registries" registries: Registries = Registries::default(),
+    }
+}
+
+/// `a.b.0.0/16`.
+fn range(a: u8, b: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16)
+}
+
+record! {
+    /// HTTP proxy on the way out.
+    pub struct Proxy {
+        /// For `http://`.
+        "http" http: Option<Url> = None,
+        /// For `https://`.
+        "https" https: Option<Url> = None,
+        /// Names and ranges that are reached without it, beside the cluster's own.
+        "noProxy" no_proxy: Vec<Text> = Vec::new(),
+    }
+}
+
+record! {
+    /// Where the images of one registry come from.
+    pub struct Registry {
+        /// Asked in this order before the registry itself.
+        "mirrors" mirrors: Vec<Url> = Vec::new(),
+        /// Name to log in with.
+        "username" username: Option<Text> = None,
+        /// Password or token.
+        "password" password: Option<SecretName> = None,
+        /// Certificate authority of the registry: `@` and a file relative to this one.
+        "ca" ca: Option<Text> = None,
+    }
+}
+
+/// Registries by name: `docker.io`, `registry.home.arpa:5000`, or `*` for all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Registries(pub BTreeMap<String, Registry>);
+
+/// Whether a text names a registry: a host, with or without a port.
+fn is_registry(text: &str) -> bool {
+    let (host, port) = text.split_once(':').unwrap_or((text, "443"));
+    text == "*" || (is_domain(host) && port.parse::<u16>().is_ok())
+}
+
+impl Decode for Registries {
+    fn decode(node: &Node, cx: &mut Context) -> Option<Self> {
+        let Value::Map(entries) = &node.value else {
+            cx.wrong_type(node, "a mapping of registries by name");
+            return None;
+        };
+        let mut registries = BTreeMap::new();
+        let mut sound = true;
+        for entry in entries {
+            if !is_registry(&entry.key) {
+                cx.push(
+                    Diagnostic::error(
+                        "bad-value",
+                        entry.key_mark,
+                        format!("`{}` does not name a registry", shorten(&entry.key)),
+                    )
+                    .label("wants a host name")
+                    .hint("a host name, with a port if it has one: `docker.io`, `registry.home.arpa:5000`; `*` is all"),
+                );
+                sound = false;
+            }
+            match Registry::decode(&entry.value, cx) {
+                Some(registry) => drop(registries.insert(entry.key.clone(), registry)),
+                None => sound = false,
+            }
+        }
+        sound.then_some(Registries(registries))
+    }
+
+    fn schema(definitions: &mut Definitions) -> serde_json::Value {
+        json!({ "type": "object", "additionalProperties": Registry::schema(definitions) })
+    }
+}
+
+record! {
+    /// A value that lies in the secrets file.
+    pub struct SecretName {
+        /// Its name there.
+        "secret" name: Text,
+    }
+}
