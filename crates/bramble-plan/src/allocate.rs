@@ -10,7 +10,9 @@ const POD_RANGE_PREFIX: u8 = 24;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AllocateError {
     /// Every range of the pod network has been given, also to nodes that are gone.
-    #[error("the pod network {pods} has no range left for {node}: {given} were given since the cluster was founded")]
+    #[error(
+        "the pod network {pods} has no range left for {node}: {given} were given since the cluster was founded"
+    )]
     Exhausted {
         /// The pod network.
         pods: Ipv4Net,

@@ -4,14 +4,18 @@
 //! Nothing in this crate touches the world: no file, no clock, no network (its `clippy.toml` bans them).
 
 mod allocate;
+mod document;
 mod lint;
 mod packages;
 mod plan;
+mod wanted;
 
 pub use allocate::{AllocateError, allocate};
+pub use document::{DocumentError, Edition, Identity, document};
 pub use lint::{Finding, lint};
 pub use packages::{PackageRequest, request};
 pub use plan::{Inventory, PlannedNode, Purpose, Wanted, plan};
+pub use wanted::{arch, boards, kernel_args, package_request, served, wanted};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};

@@ -45,7 +45,8 @@ const BASE: &[&str] = &[
 const KUBERNETES: &[&str] = &["runc", "nftables", "iptables", "conntrack", "ethtool", "socat", "ebtables"];
 
 /// Pulled in by dependencies and not wanted: we make the initramfs, and nobody runs apt on a machine.
-const EXCLUDE: &[&str] = &["initramfs-tools", "initramfs-tools-core", "dracut", "linux-initramfs-tool", "apt"];
+const EXCLUDE: &[&str] =
+    &["initramfs-tools", "initramfs-tools-core", "dracut", "linux-initramfs-tool", "apt"];
 
 /// The packages of an image of `arch`, with the user's own from `os.packages` last.
 pub fn request(arch: Arch, kubernetes: bool, release: &str, extra: &[String]) -> PackageRequest {

@@ -83,7 +83,13 @@ impl Purpose {
 }
 
 /// Makes the plan. Pure: the same arguments give the same plan.
-pub fn plan(wanted: &Wanted, sources: &Sources, lock: &Lock, inventory: &Inventory, purpose: &Purpose) -> Plan {
+pub fn plan(
+    wanted: &Wanted,
+    sources: &Sources,
+    lock: &Lock,
+    inventory: &Inventory,
+    purpose: &Purpose,
+) -> Plan {
     let mut builder = Builder { wanted, lock, steps: Vec::new(), waiting: Vec::new() };
     match purpose {
         Purpose::Lock { update } => {

@@ -1,0 +1,100 @@
+//! From the file's words to what planning looks at.
+
+use crate::packages::{self, PackageRequest};
+use crate::plan::{PlannedNode, Wanted};
+use bramble_api::names::{Arch, Board, Role};
+use bramble_api::plan::NotServed;
+use bramble_spec::{Cluster, Distribution, EffectiveNode};
+use std::collections::BTreeSet;
+
+/// What planning looks at.
+pub fn wanted(cluster: &Cluster, not_served: Vec<NotServed>) -> Wanted {
+    let nodes = cluster.effective_nodes();
+    let archs: BTreeSet<Arch> = nodes.iter().map(|n| arch(n.arch)).collect();
+    let request_of = |arch| {
+        let request = package_request(cluster, arch);
+        (arch, crate::package_request_digest(&request, cluster.spec.os.release.name()))
+    };
+    Wanted {
+        cluster: cluster.metadata.name.to_string(),
+        kubernetes: cluster.spec.kubernetes.version.to_string(),
+        nodes: nodes
+            .iter()
+            .map(|n| PlannedNode {
+                name: n.name.clone(),
+                arch: arch(n.arch),
+                served: served(cluster, n),
+                control_plane: n.role == bramble_spec::Role::ControlPlane,
+            })
+            .collect(),
+        not_served,
+        package_requests: archs.into_iter().map(request_of).collect(),
+    }
+}
+
+/// Whether this version makes an image for the node.
+pub fn served(cluster: &Cluster, node: &EffectiveNode) -> bool {
+    cluster.spec.kubernetes.distribution == Distribution::Upstream
+        && node.role != bramble_spec::Role::Management
+        && matches!(node.board, bramble_spec::Board::UefiAmd64 | bramble_spec::Board::UefiArm64)
+}
+
+/// What Debian is asked for: one image serves all machines of an architecture, so it carries what any of them wants.
+pub fn package_request(cluster: &Cluster, of: Arch) -> PackageRequest {
+    let extra: BTreeSet<String> = cluster
+        .effective_nodes()
+        .into_iter()
+        .filter(|n| arch(n.arch) == of)
+        .flat_map(|n| n.packages)
+        .collect();
+    let extra: Vec<String> = extra.into_iter().collect();
+    packages::request(of, true, cluster.spec.os.release.name(), &extra)
+}
+
+/// Words for the kernel's command line: those of all machines of the architecture, each once, in the file's order.
+pub fn kernel_args(cluster: &Cluster, of: Arch) -> Vec<String> {
+    let mut words = Vec::new();
+    for word in
+        cluster.effective_nodes().into_iter().filter(|n| arch(n.arch) == of).flat_map(|n| n.kernel_args)
+    {
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words
+}
+
+/// The boards of the file's machines of an architecture.
+pub fn boards(cluster: &Cluster, of: Arch) -> Vec<Board> {
+    let boards: BTreeSet<Board> =
+        cluster.effective_nodes().iter().map(|n| board(n.board)).filter(|b| b.arch() == of).collect();
+    boards.into_iter().collect()
+}
+
+/// The programs' word for the file's.
+pub fn arch(arch: bramble_spec::Arch) -> Arch {
+    match arch {
+        bramble_spec::Arch::Amd64 => Arch::Amd64,
+        bramble_spec::Arch::Arm64 => Arch::Arm64,
+    }
+}
+
+/// The programs' word for the file's.
+pub(crate) fn board(board: bramble_spec::Board) -> Board {
+    match board {
+        bramble_spec::Board::Pi3 => Board::Pi3,
+        bramble_spec::Board::Pi4 => Board::Pi4,
+        bramble_spec::Board::Pi5 => Board::Pi5,
+        bramble_spec::Board::UefiAmd64 => Board::UefiAmd64,
+        bramble_spec::Board::UefiArm64 => Board::UefiArm64,
+    }
+}
+
+/// The programs' word for the file's.
+pub(crate) fn role(role: bramble_spec::Role) -> Role {
+    match role {
+        bramble_spec::Role::ControlPlane => Role::ControlPlane,
+        bramble_spec::Role::Worker => Role::Worker,
+        bramble_spec::Role::Management => Role::Management,
+    }
+}
