@@ -27,13 +27,17 @@ pub const BLOCK: u64 = 4096;
 pub const MANIFEST_SIZE: u64 = 64 << 10;
 
 /// GPT partition type of the EFI system partition.
-pub const TYPE_ESP: [u8; 16] = guid(0xC12A7328, 0xF81F, 0x11D2, [0xBA, 0x4B, 0x00, 0xA0, 0xC9, 0x3E, 0xC9, 0x3B]);
+pub const TYPE_ESP: [u8; 16] =
+    guid(0xC12A7328, 0xF81F, 0x11D2, [0xBA, 0x4B, 0x00, 0xA0, 0xC9, 0x3E, 0xC9, 0x3B]);
 /// GPT partition type of a Bramble root slot (own type: systemd's generators must not know it).
-pub const TYPE_ROOT: [u8; 16] = guid(0x6B7E1F3A, 0x42C5, 0x4D0E, [0x9A, 0x51, 0xB2, 0xA8, 0xB1, 0xE0, 0x00, 0x01]);
+pub const TYPE_ROOT: [u8; 16] =
+    guid(0x6B7E1F3A, 0x42C5, 0x4D0E, [0x9A, 0x51, 0xB2, 0xA8, 0xB1, 0xE0, 0x00, 0x01]);
 /// GPT partition type of the identity partition.
-pub const TYPE_IDENTITY: [u8; 16] = guid(0x6B7E1F3A, 0x42C5, 0x4D0E, [0x9A, 0x51, 0xB2, 0xA8, 0xB1, 0xE0, 0x00, 0x02]);
+pub const TYPE_IDENTITY: [u8; 16] =
+    guid(0x6B7E1F3A, 0x42C5, 0x4D0E, [0x9A, 0x51, 0xB2, 0xA8, 0xB1, 0xE0, 0x00, 0x02]);
 /// GPT partition type of the data partition.
-pub const TYPE_DATA: [u8; 16] = guid(0x6B7E1F3A, 0x42C5, 0x4D0E, [0x9A, 0x51, 0xB2, 0xA8, 0xB1, 0xE0, 0x00, 0x03]);
+pub const TYPE_DATA: [u8; 16] =
+    guid(0x6B7E1F3A, 0x42C5, 0x4D0E, [0x9A, 0x51, 0xB2, 0xA8, 0xB1, 0xE0, 0x00, 0x03]);
 
 /// A GUID as it lies on disk: the first three fields little-endian (UEFI specification, appendix A).
 const fn guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> [u8; 16] {
@@ -72,7 +76,8 @@ pub enum Kind {
 }
 
 /// Smallest disk the layout fits on, in bytes.
-pub const DISK_MIN_SIZE: u64 = ALIGNMENT + ESP_SIZE + 2 * ROOT_SIZE + IDENTITY_SIZE + DATA_MIN_SIZE + ALIGNMENT;
+pub const DISK_MIN_SIZE: u64 =
+    ALIGNMENT + ESP_SIZE + 2 * ROOT_SIZE + IDENTITY_SIZE + DATA_MIN_SIZE + ALIGNMENT;
 
 /// The disk is smaller than [`DISK_MIN_SIZE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,10 +101,34 @@ pub fn uefi(disk: u64) -> Result<[Partition; 5], DiskTooSmall> {
     let end = (disk - 33 * SECTOR) / ALIGNMENT * ALIGNMENT;
     Ok([
         Partition { kind: Kind::Esp, name: "bramble-esp", type_guid: TYPE_ESP, start: esp, size: ESP_SIZE },
-        Partition { kind: Kind::Root(Slot::A), name: "bramble-root-a", type_guid: TYPE_ROOT, start: a, size: ROOT_SIZE },
-        Partition { kind: Kind::Root(Slot::B), name: "bramble-root-b", type_guid: TYPE_ROOT, start: b, size: ROOT_SIZE },
-        Partition { kind: Kind::Identity, name: "bramble-identity", type_guid: TYPE_IDENTITY, start: identity, size: IDENTITY_SIZE },
-        Partition { kind: Kind::Data, name: "bramble-data", type_guid: TYPE_DATA, start: data, size: end - data },
+        Partition {
+            kind: Kind::Root(Slot::A),
+            name: "bramble-root-a",
+            type_guid: TYPE_ROOT,
+            start: a,
+            size: ROOT_SIZE,
+        },
+        Partition {
+            kind: Kind::Root(Slot::B),
+            name: "bramble-root-b",
+            type_guid: TYPE_ROOT,
+            start: b,
+            size: ROOT_SIZE,
+        },
+        Partition {
+            kind: Kind::Identity,
+            name: "bramble-identity",
+            type_guid: TYPE_IDENTITY,
+            start: identity,
+            size: IDENTITY_SIZE,
+        },
+        Partition {
+            kind: Kind::Data,
+            name: "bramble-data",
+            type_guid: TYPE_DATA,
+            start: data,
+            size: end - data,
+        },
     ])
 }
 

@@ -25,6 +25,9 @@ pub struct Lock {
     /// Debian packages.
     #[serde(default)]
     pub packages: BTreeMap<Arch, PackageSet>,
+    /// Debian packages whose files the lab uses on this computer: UEFI firmware for the machines. Never installed.
+    #[serde(default)]
+    pub lab: BTreeMap<Arch, PackageSet>,
 }
 
 /// What was allocated once and is never reused or renumbered.

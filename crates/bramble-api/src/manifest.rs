@@ -90,7 +90,10 @@ impl Signed {
         let mut word = [0; 4];
         word.copy_from_slice(&area[16..20]);
         let length = u32::from_le_bytes(word);
-        let json = area.get(120..120usize.saturating_add(length as usize)).ok_or(Unreadable::Length(length))?.to_vec();
+        let json = area
+            .get(120..120usize.saturating_add(length as usize))
+            .ok_or(Unreadable::Length(length))?
+            .to_vec();
         let (mut key, mut signature) = ([0; 32], [0; 64]);
         key.copy_from_slice(&area[24..56]);
         signature.copy_from_slice(&area[56..120]);
