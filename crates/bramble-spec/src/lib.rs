@@ -89,14 +89,12 @@ pub fn parse(source: &str, name: &str) -> Result<Checked, Diagnostics> {
         return refuse(findings);
     };
     let mut cx = Context { findings };
-    let cluster = match version::accept(&root, &mut cx) {
-        true => Cluster::decode(&root, &mut cx),
-        false => None,
-    };
-    let places = Places::of(&root);
-    if let Some(cluster) = &cluster {
-        check::check(cluster, &places, &mut cx);
+    if !version::accept(&root, &mut cx) {
+        return refuse(cx.findings);
     }
+    let places = Places::of(&root);
+    let cluster = Cluster::decode(&root, &mut cx);
+    check::check(&root, &places, &mut cx);
     let errors = cx.findings.iter().any(|d| d.severity == Severity::Error);
     match cluster {
         Some(cluster) if !errors => {

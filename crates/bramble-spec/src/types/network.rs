@@ -1,9 +1,10 @@
 //! `spec.network`.
 
-use crate::decode::{Context, Decode, Definitions, record};
+use crate::decode::{Context, Decode, Definitions, Refusal, Scalar, decode_scalar, record};
 use crate::diagnostic::Diagnostic;
 use crate::scalar::{Domain, Host, OrNone, Text, Url, is_domain};
 use crate::tree::{Node, Value, shorten};
+use crate::types::Word;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use serde_json::json;
@@ -32,7 +33,7 @@ record! {
         /// HTTP proxy on the way out.
         "proxy" proxy: OrNone<Proxy> = OrNone::None,
         /// Certificate authorities to trust beside the system's: PEM, or `@` and a file relative to this one.
-        "trustedCAs" trusted_cas: Vec<Text> = Vec::new(),
+        "trustedCAs" trusted_cas: Vec<Certificate> = Vec::new(),
         /// Where images come from: mirrors, credentials and authorities, by registry.
         "registries" registries: Registries = Registries::default(),
     }
@@ -64,8 +65,59 @@ record! {
         "username" username: Option<Text> = None,
         /// Password or token.
         "password" password: Option<SecretName> = None,
-        /// Certificate authority of the registry: `@` and a file relative to this one.
-        "ca" ca: Option<Text> = None,
+        /// Certificate authority of the registry: PEM, or `@` and a file relative to this one.
+        "ca" ca: Option<Certificate> = None,
+    }
+}
+
+/// A certificate: in the file, or in a file of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// PEM text.
+    Pem(String),
+    /// Path of a PEM file, relative to `bramble.yaml`.
+    File(String),
+}
+
+impl Serialize for Certificate {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Certificate::Pem(text) => serializer.serialize_str(text),
+            Certificate::File(path) => serializer.collect_str(&format_args!("@{path}")),
+        }
+    }
+}
+
+impl Decode for Certificate {
+    fn decode(node: &Node, cx: &mut Context) -> Option<Self> {
+        decode_scalar(node, cx)
+    }
+
+    fn schema(_: &mut Definitions) -> serde_json::Value {
+        <Self as Scalar>::schema()
+    }
+}
+
+impl Scalar for Certificate {
+    const WHAT: &'static str = "a certificate, or `@` and its file";
+    fn read(text: &str) -> Result<Self, Refusal> {
+        if text.contains("PRIVATE KEY") {
+            return Err(Refusal::new("this is a private key")
+                .hint("only the certificate belongs here; secrets never stand in this file"));
+        }
+        if text.trim_start().starts_with("-----BEGIN CERTIFICATE-----") {
+            return Ok(Certificate::Pem(text.to_string()));
+        }
+        match text.strip_prefix('@') {
+            Some(path) if !path.trim().is_empty() && !path.chars().any(char::is_control) => {
+                Ok(Certificate::File(path.to_string()))
+            }
+            _ => Err(Refusal::new(format!("`{}` is neither PEM nor a file", shorten(text)))
+                .hint("a file has `@` before it: `\"@ca/home.pem\"`")),
+        }
+    }
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string", "pattern": "^\\s*(@.+|-----BEGIN CERTIFICATE-----)" })
     }
 }
 
@@ -118,6 +170,6 @@ record! {
     /// A value that lies in the secrets file.
     pub struct SecretName {
         /// Its name there.
-        "secret" name: Text,
+        "secret" name: Word,
     }
 }
