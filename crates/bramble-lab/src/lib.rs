@@ -5,11 +5,15 @@
 //! travel over unix sockets, and the gateway's TCP/IP is in the host process.
 
 mod client;
+mod disk;
 mod error;
+mod gateway;
 pub mod host;
 mod layout;
+mod nbd;
 mod process;
 mod spec;
+mod switch;
 mod terminal;
 mod wire;
 
