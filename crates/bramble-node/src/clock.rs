@@ -1,0 +1,80 @@
+//! The clock of machines that have none: it never starts before the latest time that is known to have been.
+
+use crate::refused::{At, Refused};
+use bramble_api::names::path;
+use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+/// A clock this far ahead of the release is implausible: an authority's certificates do not last as long.
+const FUTURE: u64 = 10 * 365 * 86_400;
+
+/// Seconds since the epoch.
+pub fn now() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
+}
+
+/// The time to set, if the clock's own is before one of the times that have been.
+pub fn correction(now: u64, known: &[Option<u64>]) -> Option<u64> {
+    known.iter().flatten().copied().max().filter(|latest| *latest > now)
+}
+
+/// What is wrong with a clock that says `now`, on a release made at `release`.
+pub fn implausible(now: u64, release: u64) -> Option<String> {
+    if now < release {
+        Some(format!("the clock says {now}, which is before the release was made ({release})"))
+    } else if now > release.saturating_add(FUTURE) {
+        Some(format!(
+            "the clock says {now}, which is more than ten years after the release was made ({release})"
+        ))
+    } else {
+        None
+    }
+}
+
+/// Sets the clock.
+pub fn set(seconds: u64) -> Result<(), Refused> {
+    let time = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 };
+    clock_settime(ClockId::Realtime, time).at("set", "the clock")
+}
+
+/// The time last saved below `root`, if there is one.
+pub fn saved(root: &Path) -> Option<u64> {
+    fs::read_to_string(root.join(path::CLOCK.trim_start_matches('/'))).ok()?.trim().parse().ok()
+}
+
+/// Saves the time for the next start; does nothing while data is not mounted. The old value stays until the new one
+/// is whole.
+pub fn save(now: u64) -> Result<(), Refused> {
+    let place = Path::new(path::CLOCK);
+    if !Path::new(path::DOCUMENT).exists() {
+        return Ok(());
+    }
+    let new = place.with_extension("new");
+    let mut file = File::create(&new).at("make", &new)?;
+    file.write_all(format!("{now}\n").as_bytes()).at("write to", &new)?;
+    file.sync_data().at("flush", &new)?;
+    fs::rename(&new, place).at("put in place", place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_starts_at_the_latest_known_time_and_never_goes_back() {
+        assert_eq!(correction(0, &[Some(5), None, Some(9), Some(7)]), Some(9));
+        assert_eq!(correction(10, &[Some(5), Some(9)]), None);
+        assert_eq!(correction(9, &[Some(9)]), None);
+        assert_eq!(correction(3, &[None]), None);
+    }
+
+    #[test]
+    fn clocks_of_other_decades_are_implausible() {
+        let release = 1_790_000_000;
+        assert!(implausible(86_400, release).unwrap().contains("before"));
+        assert!(implausible(release + 11 * 365 * 86_400, release).unwrap().contains("ten years"));
+        assert_eq!(implausible(release + 2 * 365 * 86_400, release), None);
+    }
+}
