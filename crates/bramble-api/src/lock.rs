@@ -40,9 +40,9 @@ pub struct Allocated {
     /// Next node number that was never given.
     #[serde(default)]
     pub next_number: u32,
-    /// Version of the newest release built; the next one is higher.
+    /// The newest release of each architecture.
     #[serde(default)]
-    pub release: u64,
+    pub releases: BTreeMap<Arch, AllocatedRelease>,
     /// By node name; a deleted node's entry stays, so that its number is not given again.
     #[serde(default)]
     pub nodes: BTreeMap<String, AllocatedNode>,
@@ -58,6 +58,16 @@ pub struct AllocatedNode {
     pub pod_range: Ipv4Net,
     /// How many cards it has had: 1 for the first.
     pub incarnation: u32,
+}
+
+/// The number of a release, and what it was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AllocatedRelease {
+    /// Monotonic version; a release from other inputs gets a higher one.
+    pub version: u64,
+    /// Digest of the inputs, hexadecimal.
+    pub inputs: String,
 }
 
 /// The Debian packages of one architecture.

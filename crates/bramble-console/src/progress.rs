@@ -48,7 +48,8 @@ struct State {
 impl Progress {
     /// Draws in this mode.
     pub fn new(mode: Mode) -> Progress {
-        let target = if mode == Mode::Bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target =
+            if mode == Mode::Bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Progress { mode, bars: MultiProgress::with_draw_target(target), state: Mutex::default() }
     }
 

@@ -120,7 +120,10 @@ impl Failure {
 
     /// The user interrupted the act.
     pub fn interrupted() -> Self {
-        Failure { class: Class::Interrupted, ..Failure::user("interrupted; run the same command again to go on") }
+        Failure {
+            class: Class::Interrupted,
+            ..Failure::user("interrupted; run the same command again to go on")
+        }
     }
 
     /// A bug of ours.

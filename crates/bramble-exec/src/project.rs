@@ -161,8 +161,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ProjectError>
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = directory.join(format!(".{name}.{}.new", std::process::id()));
     let written = (|| {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&fresh)?;
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&fresh)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&fresh, path)?;

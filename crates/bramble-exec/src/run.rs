@@ -54,11 +54,8 @@ pub fn run(
         let began = Instant::now();
         sink.event(Event::StepStarted { step: step.id.clone(), kind: step.kind.clone() });
         let context = Context { step: &step.id, sink: &sink, cancel };
-        let result = if cancel.is_cancelled() {
-            Err(Failure::interrupted())
-        } else {
-            hand.perform(step, &context)
-        };
+        let result =
+            if cancel.is_cancelled() { Err(Failure::interrupted()) } else { hand.perform(step, &context) };
         match result {
             Ok(outcome) => {
                 match outcome {
@@ -156,9 +153,17 @@ mod tests {
         let journal = Journal::open(dir.path(), 1).unwrap();
         let sink = Collect::default();
         let hand = Fake { fail_at: Some(2), asked: Mutex::default() };
-        let error = run(&plan(&[("a", &[]), ("b", &["a"]), ("c", &["b"])]), &hand, &journal, &sink, &Cancel::default())
-            .unwrap_err();
-        assert!(matches!(error, RunError::Step { step, failure } if step.0 == "b" && failure.class == Class::User));
+        let error = run(
+            &plan(&[("a", &[]), ("b", &["a"]), ("c", &["b"])]),
+            &hand,
+            &journal,
+            &sink,
+            &Cancel::default(),
+        )
+        .unwrap_err();
+        assert!(
+            matches!(error, RunError::Step { step, failure } if step.0 == "b" && failure.class == Class::User)
+        );
         let last = sink.0.lock().unwrap().last().cloned();
         assert_eq!(last, Some(Event::PlanFinished { done: 1, unchanged: 0, left: 2 }));
         let text = std::fs::read_to_string(journal.path()).unwrap();
@@ -182,8 +187,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path(), 1).unwrap();
         let hand = Fake { fail_at: None, asked: Mutex::default() };
-        let error =
-            run(&plan(&[("b", &["a"]), ("a", &[])]), &hand, &journal, &Collect::default(), &Cancel::default());
+        let error = run(
+            &plan(&[("b", &["a"]), ("a", &[])]),
+            &hand,
+            &journal,
+            &Collect::default(),
+            &Cancel::default(),
+        );
         assert!(matches!(error, Err(RunError::Unsound(_))));
         assert!(hand.asked.lock().unwrap().is_empty());
     }

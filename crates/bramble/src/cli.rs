@@ -213,6 +213,12 @@ pub enum Lab {
         /// Give up after this many seconds.
         #[arg(long, default_value_t = 1200, value_name = "SECONDS")]
         timeout: u64,
+        /// Wait only until every machine has come to this stage of its boot, such as document or api.
+        #[arg(long, value_name = "STAGE", default_value = "ready")]
+        until: String,
+        /// Power the machines on and do not wait.
+        #[arg(long, conflicts_with = "until")]
+        no_wait: bool,
     },
     /// Stop the machines; their disks stay.
     Down {
@@ -246,6 +252,12 @@ pub enum Lab {
         /// Go on as it grows.
         #[arg(short, long)]
         follow: bool,
+    },
+    /// Run kubectl against the lab's cluster.
+    Kubectl {
+        /// What kubectl is given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// End a machine at once; what it had flushed to its disk stays.
     Kill {

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod problem;
 mod settings;
+mod site;
 
 use clap::Parser;
 use std::process::ExitCode;

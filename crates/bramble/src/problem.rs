@@ -60,19 +60,23 @@ impl From<Failure> for Problem {
 
 impl From<ProjectError> for Problem {
     fn from(error: ProjectError) -> Self {
-        let failure = match &error {
-            ProjectError::Busy { .. } => {
-                Failure::retry(error.to_string()).hint("wait for it to end, then run this again")
-            }
-            ProjectError::Lock { .. } => Failure::user(error.to_string())
-                .hint("restore bramble.lock from git, or use the tool that wrote it"),
-            ProjectError::Io { .. } => {
-                let what = error.to_string();
-                let ProjectError::Io { source, .. } = error else { return Failure::bug(what).into() };
-                return Failure::user(what).source(source).into();
-            }
-        };
-        Problem::Failure(failure)
+        Problem::Failure(project_failure(error))
+    }
+}
+
+/// A project error in a person's words.
+pub fn project_failure(error: ProjectError) -> Failure {
+    match &error {
+        ProjectError::Busy { .. } => {
+            Failure::retry(error.to_string()).hint("wait for it to end, then run this again")
+        }
+        ProjectError::Lock { .. } => Failure::user(error.to_string())
+            .hint("restore bramble.lock from git, or use the tool that wrote it"),
+        ProjectError::Io { .. } => {
+            let what = error.to_string();
+            let ProjectError::Io { source, .. } = error else { return Failure::bug(what) };
+            Failure::user(what).source(source)
+        }
     }
 }
 

@@ -4,10 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// File in the repository, and the arguments of `bramble` that print it.
-const GENERATED: &[(&str, &[&str])] = &[
-    ("schema/bramble.schema.json", &["schema"]),
-    ("docs/reference/commands.md", &["reference"]),
-];
+const GENERATED: &[(&str, &[&str])] =
+    &[("schema/bramble.schema.json", &["schema"]), ("docs/reference/commands.md", &["reference"])];
 
 /// Writes every generated file, or with `check` says which would change.
 pub(crate) fn run(check: bool) -> Result<String, String> {
@@ -38,5 +36,9 @@ pub(crate) fn run(check: bool) -> Result<String, String> {
         };
         write().map_err(|e| format!("cannot write {path}: {e}"))?;
     }
-    if stale.is_empty() { Ok(format!("{} generated files are true", GENERATED.len())) } else { Err(stale.join("\n")) }
+    if stale.is_empty() {
+        Ok(format!("{} generated files are true", GENERATED.len()))
+    } else {
+        Err(stale.join("\n"))
+    }
 }

@@ -17,7 +17,14 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     (
         "bramble-image",
         2,
-        &["bramble-api", "bramble-debian", "bramble-erofs", "bramble-fat", "bramble-partition", "bramble-secrets"],
+        &[
+            "bramble-api",
+            "bramble-debian",
+            "bramble-erofs",
+            "bramble-fat",
+            "bramble-partition",
+            "bramble-secrets",
+        ],
     ),
     ("bramble-kube", 2, &["bramble-api", "bramble-secrets"]),
     (
@@ -75,7 +82,8 @@ pub(crate) fn check() -> Result<String, String> {
     let mut problems = Vec::new();
     for (name, known) in &ours {
         let Some((_, layer, allowed)) = HOUSE.iter().find(|(n, ..)| n == name) else {
-            problems.push(format!("{name} has no room: add it to crates/xtask/src/layers.rs with its reason"));
+            problems
+                .push(format!("{name} has no room: add it to crates/xtask/src/layers.rs with its reason"));
             continue;
         };
         for other in known {

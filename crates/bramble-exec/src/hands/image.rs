@@ -1,0 +1,215 @@
+//! A node's identity, its document, its disk.
+
+use super::{Builder, from_project};
+use bramble_api::document::{Cni, Datastore};
+use bramble_api::event::{Outcome, Unit};
+use bramble_api::names::Role;
+use bramble_effects::{Context, Failure};
+use bramble_image::disk::{self, DiskMap, Source};
+use bramble_kube::pki::{self, NodeRequest, Validity};
+use bramble_kube::{manifests, names};
+use bramble_plan::{Edition, Identity};
+use bramble_secrets::SecretBytes;
+use bramble_spec::EffectiveNode;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes of an image file: the smallest disk. `flash` and the lab lay the table out for the disk they have.
+const IMAGE_SIZE: u64 = bramble_api::layout::DISK_MIN_SIZE;
+
+/// A node's whole disk, as pieces.
+pub struct NodeDisk {
+    map: DiskMap,
+}
+
+/// A run of bytes of a disk that lies in a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskPiece {
+    /// First byte on the disk.
+    pub start: u64,
+    /// Bytes.
+    pub length: u64,
+    /// The file.
+    pub path: PathBuf,
+    /// First byte in the file.
+    pub offset: u64,
+}
+
+impl NodeDisk {
+    /// Puts the pieces into a directory: links to the release's files (which a later build replaces, never changes),
+    /// and one file, mode 0600, with what only this node has.
+    pub fn split(&self, directory: &Path) -> io::Result<Vec<DiskPiece>> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let own = directory.join("own.bin");
+        let _ = std::fs::remove_file(&own);
+        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&own)?;
+        let mut pieces = Vec::new();
+        let mut length = 0;
+        for segment in &self.map.segments {
+            let piece = match &segment.source {
+                Source::Bytes(bytes) => {
+                    file.write_all(bytes)?;
+                    let offset = length;
+                    length += segment.length;
+                    DiskPiece { start: segment.start, length: segment.length, path: own.clone(), offset }
+                }
+                Source::File { path, offset } => {
+                    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+                    let kept = directory.join(name);
+                    if !kept.exists() && std::fs::hard_link(path, &kept).is_err() {
+                        // Another file system: a copy serves as well.
+                        std::fs::copy(path, &kept)?;
+                    }
+                    DiskPiece { start: segment.start, length: segment.length, path: kept, offset: *offset }
+                }
+            };
+            pieces.push(piece);
+        }
+        file.sync_all()?;
+        Ok(pieces)
+    }
+}
+
+/// The disk of a node, `size` bytes long, with its identity.
+pub fn node_disk(
+    builder: &Builder<'_>,
+    name: &str,
+    size: u64,
+    context: &Context<'_>,
+) -> Result<NodeDisk, Failure> {
+    builder.issue_identity(name)?;
+    let node = builder.node(name)?;
+    let release = builder.release_files(bramble_plan::arch(node.arch))?;
+    let document = builder.document(&node)?;
+    context.progress(0, 0, Unit::Items, "laying out the disk");
+    let map = disk::map(&disk::DiskInput {
+        release: &release.release,
+        incarnation: &builder.identity(&node)?.incarnation,
+        size,
+        document: Some(&document),
+        keep_data: false,
+    })
+    .map_err(|e| Failure::user(format!("cannot lay out the disk of {name}")).source(e))?;
+    Ok(NodeDisk { map })
+}
+
+impl Builder<'_> {
+    fn identity(&self, node: &EffectiveNode) -> Result<Identity, Failure> {
+        (self.vault)()?.identity(&node.name)
+    }
+
+    /// Makes what a node needs to be itself, unless the secrets file has it.
+    pub(super) fn issue_identity(&self, name: &str) -> Result<Outcome, Failure> {
+        let node = self.node(name)?;
+        let vault = (self.vault)()?;
+        let identity = vault.identity(name)?;
+        if !identity.kubernetes.is_empty() {
+            return Ok(Outcome::Unchanged);
+        }
+        let now = self.clock.now();
+        let cluster = self.cluster.metadata.name.to_string();
+        let authorities = vault.authorities(&cluster, now)?;
+        let spec = &self.cluster.spec;
+        let endpoint =
+            self.cluster.endpoint().ok_or_else(|| Failure::user("the cluster has no API endpoint"))?;
+        let sans: Vec<String> = endpoint.sans.iter().map(ToString::to_string).collect();
+        let cluster_domain = spec.network.cluster_domain.to_string();
+        let request = NodeRequest {
+            cluster: &cluster,
+            name,
+            role: match node.role {
+                bramble_spec::Role::ControlPlane => Role::ControlPlane,
+                bramble_spec::Role::Worker => Role::Worker,
+                bramble_spec::Role::Management => Role::Management,
+            },
+            address: node.address,
+            endpoint: (endpoint.address, endpoint.port),
+            service_address: names::api_service_address(spec.network.services),
+            cluster_domain: &cluster_domain,
+            sans: &sans,
+            cni: cni(&spec.kubernetes.cni),
+            datastore: match spec.kubernetes.datastore() {
+                bramble_spec::Datastore::Sqlite => Datastore::Sqlite,
+                bramble_spec::Datastore::Etcd => Datastore::Etcd,
+            },
+            encrypt_secrets: spec.kubernetes.encrypt_secrets_at_rest,
+            validity: Validity::default(),
+            now,
+        };
+        let files = pki::issue_node(&authorities, &request)
+            .map_err(|e| Failure::user(format!("cannot issue the certificates of {name}")).source(e))?;
+        vault.set_kubernetes(name, &files)?;
+        vault.save(now)?;
+        Ok(Outcome::Done)
+    }
+
+    /// A node's document as it goes into its identity partition.
+    fn document(&self, node: &EffectiveNode) -> Result<SecretBytes, Failure> {
+        let spec = &self.cluster.spec;
+        let network = &spec.network;
+        let domain = network.cluster_domain.to_string();
+        let settings = manifests::Settings {
+            cluster_domain: &domain,
+            services: network.services,
+            cni: cni(&spec.kubernetes.cni),
+            replicas: 1,
+            forward: !network.dns.is_empty(),
+        };
+        let edition = Edition {
+            issued_at: self.clock.now(),
+            generation: 1,
+            keep_data: false,
+            manifests: manifests::first(&settings),
+            trusted_cas: self.trusted_cas()?,
+        };
+        let identity = self.identity(node)?;
+        let document = bramble_plan::document(self.cluster, node, &self.lock(), &identity, &edition)
+            .map_err(|e| Failure::user(format!("cannot render the document of {}", node.name)).source(e))?;
+        serde_json::to_vec(&document)
+            .map(SecretBytes::new)
+            .map_err(|_| Failure::bug(format!("the document of {} cannot be written", node.name)))
+    }
+
+    /// Authorities that the file names: PEM in place, or `@path` beside the file.
+    fn trusted_cas(&self) -> Result<Vec<String>, Failure> {
+        let read = |entry: &String| match entry.strip_prefix('@') {
+            None => Ok(entry.clone()),
+            Some(path) => {
+                let path = self.project.directory.join(path);
+                let text = std::fs::read_to_string(&path).map_err(|e| {
+                    Failure::user(format!("cannot read the trusted authority {}", path.display())).source(e)
+                })?;
+                if text.contains("-----BEGIN CERTIFICATE-----") {
+                    Ok(text)
+                } else {
+                    Err(Failure::user(format!("{} is no certificate in PEM form", path.display())))
+                }
+            }
+        };
+        self.cluster.spec.network.trusted_cas.iter().map(read).collect()
+    }
+
+    /// Writes a node's image file. It holds the node's keys: mode 0600.
+    pub(super) fn write_image(&self, name: &str, context: &Context<'_>) -> Result<Outcome, Failure> {
+        let disk = node_disk(self, name, IMAGE_SIZE, context)?;
+        let path = self.out.join(format!("{name}.img"));
+        let failed = |e| Failure::user(format!("cannot write {}", path.display())).source(e);
+        disk::write(&disk.map, &path).map_err(failed)?;
+        let bmap = disk::bmap(&disk.map, &path).map_err(failed)?;
+        crate::replace(&path.with_extension("img.bmap"), bmap.as_bytes(), 0o644).map_err(from_project)?;
+        Ok(Outcome::Done)
+    }
+}
+
+fn cni(cni: &bramble_spec::Cni) -> Cni {
+    match cni {
+        bramble_spec::Cni::Flannel(flannel) => match flannel.backend {
+            bramble_spec::Backend::HostGw => Cni::FlannelHostGw,
+            bramble_spec::Backend::Vxlan => Cni::FlannelVxlan,
+        },
+        bramble_spec::Cni::Cilium | bramble_spec::Cni::None => Cni::None,
+    }
+}

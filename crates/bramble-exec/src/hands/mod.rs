@@ -1,0 +1,94 @@
+//! The hands that build: each performs the steps of one kind, and looks first whether the result is there.
+
+mod image;
+mod packages;
+mod programs;
+mod release;
+
+use crate::project::{Project, ProjectError};
+use crate::vault::Vault;
+use bramble_api::event::Outcome;
+use bramble_api::lock::Lock;
+use bramble_api::names::Arch;
+use bramble_api::plan::{Step, StepKind};
+use bramble_effects::{Clock, Context, Failure, Hand};
+use bramble_spec::{Cluster, EffectiveNode};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use image::{NodeDisk, node_disk};
+pub use programs::ProgramFiles;
+pub use release::ReleaseFiles;
+
+/// Everything that the building steps work with. Made once for a run.
+pub struct Builder<'a> {
+    /// Where everything lies.
+    pub project: &'a Project,
+    /// The checked file.
+    pub cluster: &'a Cluster,
+    /// The lock, as this run leaves it.
+    pub lock: Mutex<Lock>,
+    /// Keys of the house, or of the lab. Opened when first needed.
+    pub vault: &'a (dyn Fn() -> Result<&'a Vault, Failure> + Sync),
+    /// Where releases go.
+    pub out: PathBuf,
+    /// The agent for an architecture.
+    pub agent: &'a (dyn Fn(Arch) -> Option<PathBuf> + Sync),
+    /// Words for the kernel's command line beside the file's.
+    pub cmdline: Vec<String>,
+    /// Whether the releases go to lab machines.
+    pub lab: bool,
+    /// Tells the time.
+    pub clock: &'a dyn Clock,
+}
+
+impl Builder<'_> {
+    /// The lock as it is now.
+    pub fn lock(&self) -> MutexGuard<'_, Lock> {
+        // Steps change the lock by whole assignments; after a panic elsewhere it is still one of them.
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the lock, if it changed.
+    fn keep_lock(&self) -> Result<(), Failure> {
+        self.project.write_lock(&self.lock()).map_err(from_project)
+    }
+
+    /// A node of the file.
+    fn node(&self, name: &str) -> Result<EffectiveNode, Failure> {
+        self.cluster
+            .effective_nodes()
+            .into_iter()
+            .find(|n| n.name == name)
+            .ok_or_else(|| Failure::bug(format!("the plan names {name}, which the file does not have")))
+    }
+}
+
+/// A project error as a failure of a step.
+pub(crate) fn from_project(error: ProjectError) -> Failure {
+    match error {
+        ProjectError::Io { act, path, source } => {
+            Failure::user(format!("cannot {act} {}", path.display())).source(source)
+        }
+        other => Failure::user(other.to_string()),
+    }
+}
+
+impl Hand for Builder<'_> {
+    fn perform(&self, step: &Step, context: &Context<'_>) -> Result<Outcome, Failure> {
+        match &step.kind {
+            StepKind::LockPackages { arch } => self.lock_packages(*arch, context),
+            StepKind::FetchPackages { arch } => self.fetch_packages(*arch, context),
+            StepKind::FetchPrograms { arch, version } => self.fetch_programs(*arch, version, context),
+            StepKind::BuildRelease { arch } => self.build_release(*arch, context),
+            StepKind::IssueIdentity { node } => self.issue_identity(node),
+            StepKind::WriteImage { node } => self.write_image(node, context),
+            StepKind::LabStart
+            | StepKind::LabDisk { .. }
+            | StepKind::LabPower { .. }
+            | StepKind::LabReady { .. } => {
+                Err(Failure::bug(format!("step {} belongs to the lab, not to the builder", step.id)))
+            }
+        }
+    }
+}

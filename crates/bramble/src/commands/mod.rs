@@ -1,0 +1,52 @@
+//! One file a verb. Commands get finished settings; they print through the console crate only.
+
+mod add;
+mod build;
+mod check;
+mod doctor;
+mod init;
+mod kubeconfig;
+mod lab;
+mod plan;
+mod words;
+
+use crate::cli::{Add, Command};
+use crate::problem::Problem;
+use crate::settings::Settings;
+use bramble_console::Exit;
+
+/// Runs one command.
+pub fn run(command: Command, settings: &Settings) -> Result<Exit, Problem> {
+    match command {
+        Command::Init(args) => init::run(&args, settings),
+        Command::Check => check::run(settings),
+        Command::Add(Add::Node { name, role, board, address, mac }) => {
+            add::node(settings, &add::Words { name, role, board, address, mac })
+        }
+        Command::Lock(args) => build::lock(&args, settings),
+        Command::Fetch(args) => build::fetch(&args, settings),
+        Command::Plan(args) => plan::run(&args, settings),
+        Command::Build(args) => build::build(&args, settings),
+        Command::Lab(args) => lab::run(args, settings),
+        Command::Kubeconfig(args) => kubeconfig::run(&args, settings),
+        Command::Doctor => doctor::run(settings),
+        Command::Schema => {
+            bramble_console::json(&bramble_spec::json_schema());
+            Ok(Exit::Done)
+        }
+        Command::Completions { shell } => words::completions(shell),
+        Command::Man { out } => words::manual(&out),
+        Command::Reference => words::reference(),
+        Command::LabHost { directory } => lab::host(&directory),
+    }
+}
+
+/// Seconds since the epoch, by this computer's clock.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The time, as files of keys and secrets carry it.
+pub(crate) fn timestamp() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

@@ -1,0 +1,175 @@
+//! Puts a plan, the hands and the progress together. What runs is decided in the plan; what is drawn, in the console.
+
+mod lab;
+
+use crate::problem::Problem;
+use crate::settings::{self, Settings};
+use crate::site::Site;
+use bramble_api::event::Event;
+use bramble_api::names::Arch;
+use bramble_api::plan::Plan;
+use bramble_api::stage::Stage;
+use bramble_console::Progress;
+use bramble_effects::{Cancel, Clock, Failure, Hand, Sink};
+use bramble_exec::{Builder, Journal, Vault};
+use bramble_secrets::SecretText;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+/// How long `lab up` waits, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    /// The stage that every machine must reach.
+    pub(crate) until: Stage,
+    /// How long all of it may take.
+    pub(crate) timeout: Duration,
+}
+
+/// This computer's clock.
+struct Wall;
+
+impl Clock for Wall {
+    fn now(&self) -> u64 {
+        crate::commands::now()
+    }
+}
+
+/// Draws events as they come.
+struct Drawn(Progress);
+
+impl Sink for Drawn {
+    fn event(&self, event: Event) {
+        self.0.event(&event);
+    }
+}
+
+/// Runs a plan of building steps; gives the site back with the lock as the run left it.
+pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<Site, Problem> {
+    let vault = OnceLock::new();
+    let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
+    let lock = {
+        let builder = Builder {
+            project: &settings.project,
+            cluster: &site.cluster,
+            lock: Mutex::new(site.lock.clone()),
+            vault: &open,
+            out: settings.project.build(),
+            agent: &settings::agent,
+            cmdline: vec![],
+            lab: false,
+            clock: &Wall,
+        };
+        run(settings, plan, &builder)?;
+        let lock = builder.lock().clone();
+        lock
+    };
+    settings.project.write_lock(&lock)?;
+    Ok(Site { lock, ..site })
+}
+
+/// Runs a plan of the lab.
+pub(crate) fn run_lab(settings: &Settings, site: Site, plan: &Plan, wait: Wait) -> Result<(), Problem> {
+    let directory = crate::commands::lab::directory(settings);
+    let vault = OnceLock::new();
+    let open = || open_once(&vault, || Vault::of_lab(&directory, crate::commands::now()));
+    let builder = Builder {
+        project: &settings.project,
+        cluster: &site.cluster,
+        lock: Mutex::new(site.lock.clone()),
+        vault: &open,
+        out: directory.join("release"),
+        agent: &settings::agent,
+        // The lab's power cuts aim at the marks of the first boot.
+        cmdline: vec!["bramble.marks".into()],
+        lab: true,
+        clock: &Wall,
+    };
+    let hand = lab::LabHand { builder: &builder, directory: &directory, wait, began: std::time::Instant::now() };
+    run(settings, plan, &hand)?;
+    let lock = builder.lock().clone();
+    settings.project.write_lock(&lock)?;
+    Ok(())
+}
+
+fn open_once(
+    cell: &OnceLock<Vault>,
+    open: impl FnOnce() -> Result<Vault, Failure>,
+) -> Result<&Vault, Failure> {
+    if let Some(vault) = cell.get() {
+        return Ok(vault);
+    }
+    let vault = open()?;
+    Ok(cell.get_or_init(|| vault))
+}
+
+/// Holds the project, journals, draws, and stops at Ctrl-C at the next safe place.
+fn run(settings: &Settings, plan: &Plan, hand: &dyn Hand) -> Result<(), Problem> {
+    let _guard = settings.project.acquire(&plan.purpose)?;
+    let journal = Journal::open(&settings.project.journals(), crate::commands::now())
+        .map_err(|e| Failure::user(e.to_string()).source(e.source))?;
+    let cancel = Cancel::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second one ends the program at once: whoever asks twice means it, and every write is whole or
+        // nothing.
+        let registered = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            bramble_console::Exit::Interrupted as i32,
+            cancel.shared(),
+        )
+        .and_then(|_| signal_hook::flag::register(signal, cancel.shared()));
+        registered.map_err(|e| Failure::bug("cannot listen for signals").source(e))?;
+    }
+    let sink = Drawn(Progress::new(settings.progress));
+    bramble_exec::run(plan, hand, &journal, &sink, &cancel)?;
+    Ok(())
+}
+
+/// Where a node's image is written.
+pub(crate) fn image_path(settings: &Settings, node: &str) -> PathBuf {
+    settings.project.build().join(format!("{node}.img"))
+}
+
+/// Copies every locked package into a directory, for the day the archive has dropped them.
+pub(crate) fn keep(settings: &Settings, site: &Site, directory: &Path) -> Result<usize, Problem> {
+    let failed = |e| Failure::user(format!("cannot keep packages in {}", directory.display())).source(e);
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let cache = bramble_debian::fetch::Cache::new(&settings.project.cache);
+    let mut copied = 0;
+    for package in site.lock.packages.values().chain(site.lock.lab.values()).flat_map(|set| &set.packages) {
+        let to = directory.join(format!("{}.deb", package.sha256));
+        if !to.exists() {
+            std::fs::copy(cache.deb(package), &to).map_err(failed)?;
+        }
+        copied += 1;
+    }
+    Ok(copied)
+}
+
+/// A kubeconfig of the lab's administrator.
+pub(crate) fn lab_kubeconfig(
+    settings: &Settings,
+    site: &Site,
+    server: &str,
+    hours: u64,
+) -> Result<SecretText, Problem> {
+    let vault = Vault::of_lab(&crate::commands::lab::directory(settings), crate::commands::now())?;
+    let name = site.cluster.metadata.name.to_string();
+    let text = vault.admin_kubeconfig(&format!("{name}-lab"), server, crate::commands::now(), hours)?;
+    Ok(text)
+}
+
+/// kubectl: the one built for this computer's processor, else the one in the search path.
+pub(crate) fn kubectl(settings: &Settings, site: &Site) -> Result<Command, Problem> {
+    let here = std::env::consts::ARCH.parse::<Arch>().ok();
+    let built = here.and_then(|arch| bramble_exec::kubectl(&settings.project, &site.lock, arch));
+    match built {
+        Some(path) => {
+            let mut command = Command::new(path);
+            command.arg("kubectl");
+            Ok(command)
+        }
+        None => Ok(Command::new("kubectl")),
+    }
+}

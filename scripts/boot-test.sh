@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Boots images in the lab and looks inside: one control plane with each datastore, then two power cuts in the first
+# boot. Needs target/release/bramble and target/agent/amd64 (scripts/test.sh makes them).
+#   usage: scripts/boot-test.sh [sqlite|etcd|cuts ...]     (default: all three)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+PATH=$root/target/release:$PATH
+passed=0 failed=0 skipped=0
+work=$root/build/boot-test
+
+ok() { passed=$((passed + 1)); printf '   ok    %s\n' "$*"; }
+bad() { failed=$((failed + 1)); printf '   FAIL  %s\n' "$*"; }
+check() { # check WHAT EXPECTED ACTUAL
+  if [ "$2" = "$3" ]; then ok "$1: $3"; else bad "$1: expected '$2', got '$3'"; fi
+}
+finish() {
+  printf '\nboot: %d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+  [ "$failed" = 0 ]
+}
+
+prepare() { # prepare NAME DATASTORE: a project of its own with ssh allowed
+  mkdir -p "$work/$1"
+  cd "$work/$1"
+  [ -e key ] || ssh-keygen -q -t ed25519 -N '' -C test -f key
+  sed -e "s/datastore: .*/datastore: $2/" "$root/examples/lab-amd64/bramble.yaml" >bramble.yaml
+  grep -q "datastore: $2" bramble.yaml
+  python3 - "$(cat key.pub)" <<'PY'
+import sys
+text = open("bramble.yaml").read()
+ssh = f'    ssh: {{ authorizedKeys: ["{sys.argv[1]}"] }}\n'
+if "  os:\n" in text:
+    text = text.replace("  os:\n", "  os:\n" + ssh, 1)
+else:
+    text = text.replace("  nodes:\n", "  os:\n" + ssh + "  nodes:\n", 1)
+open("bramble.yaml", "w").write(text)
+PY
+  bramble check
+}
+
+guest() { bramble lab ssh n1 -- "$@" 2>/dev/null; }
+
+ready() { # ready DATASTORE
+  local store=$1
+  printf '\n-- %s: from nothing to Ready\n' "$store"
+  prepare "$store" "$store"
+  bramble lab down --destroy >/dev/null 2>&1 || true
+  if ! bramble lab up --timeout 900; then
+    bad "$store: lab up"
+    bramble lab logs n1 | tail -n 60 || true
+    bramble lab down >/dev/null 2>&1 || true
+    return
+  fi
+  ok "$store: the node is Ready"
+  bramble kubeconfig
+  local kubectl="bramble lab kubectl --"
+  check "node state" True "$($kubectl get node n1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')"
+  check "a second lab up changes nothing" 0 "$(bramble lab up --progress json 2>/dev/null | grep -c '"outcome":"done"' || true)"
+  $kubectl run hello --image=bramble.home.arpa/probe:1 --image-pull-policy=Never --restart=Never -- echo hello >/dev/null
+  $kubectl wait pod/hello --for=jsonpath='{.status.phase}'=Succeeded --timeout=180s >/dev/null 2>&1 || true
+  check "a pod's log" hello "$($kubectl logs hello 2>/dev/null)"
+
+  local state
+  state=$(guest systemctl is-system-running --wait || true)
+  check "systemctl is-system-running" running "$state"
+  [ "$state" = running ] || guest systemctl --failed --no-legend || true
+  check "the root is read-only" ro "$(guest findmnt -no OPTIONS / | tr , '\n' | grep -x ro || true)"
+  check "the root is erofs" erofs "$(guest findmnt -no FSTYPE / || true)"
+  check "dpkg --audit is silent" "" "$(guest dpkg --audit || echo failed)"
+  local rss
+  rss=$(guest 'grep VmRSS /proc/$(systemctl show -p MainPID --value bramble-agent)/status' | awk '{print $2}')
+  if [ -n "$rss" ] && [ "$rss" -le 8192 ]; then ok "the agent's resident memory: $rss KiB"; else bad "the agent's resident memory: '$rss' KiB, at most 8192"; fi
+  if [ "$store" = sqlite ]; then
+    guest 'echo kept > /var/mnt/mark; echo lost > /etc/mark; sync' || true
+    bramble lab kill n1
+    bramble lab up --timeout 900 >/dev/null 2>&1 || bad "Ready again after a reset"
+    check "data survives a reboot" kept "$(guest cat /var/mnt/mark || true)"
+    check "nothing else does" gone "$(guest 'test -e /etc/mark && echo there || echo gone')"
+  fi
+  bramble lab down
+}
+
+cuts() {
+  printf '\n-- power cuts in the first boot\n'
+  prepare cuts sqlite
+  local marker seed=1
+  for marker in mkfs-begun before-wipe; do
+    bramble lab down --destroy >/dev/null 2>&1 || true
+    bramble lab up --no-wait >/dev/null
+    if ! bramble lab cut n1 --at "bramble-mark: $marker" --seed $seed; then bad "cut at $marker"; continue; fi
+    if bramble lab up --until document --timeout 300 >/dev/null; then
+      ok "after a cut at $marker (seed $seed) the next boot goes on"
+    else
+      bad "after a cut at $marker (seed $seed)"
+      bramble lab logs n1 | tail -n 20
+    fi
+    seed=$((seed + 1))
+  done
+  bramble lab down --destroy >/dev/null
+}
+
+trap 'cd "$root"; for d in "$work"/*/; do [ -d "$d/.bramble/lab" ] && bramble -f "$d/bramble.yaml" lab down >/dev/null 2>&1; done; true' EXIT
+[ $# -gt 0 ] || set -- sqlite etcd cuts
+for one in "$@"; do
+  cd "$root"
+  case $one in
+    sqlite | etcd) ready "$one" ;;
+    cuts) cuts ;;
+    *) echo "unknown test $one" >&2; exit 64 ;;
+  esac
+done
+cd "$root"
+finish
