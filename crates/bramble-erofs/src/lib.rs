@@ -34,9 +34,11 @@ mod format;
 mod layout;
 mod place;
 mod placement;
+mod reader;
 mod tree;
 
 pub use format::{BLOCK, FileType};
 pub use layout::{Content, Layout, Options, Segment};
 pub use placement::{Extent, ParsePlacementError, Place, Placement};
+pub use reader::{DirEntry, Image, Inode, ReadError};
 pub use tree::{Entry, Kind, PlanError};

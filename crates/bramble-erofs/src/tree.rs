@@ -209,8 +209,11 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Nodes by path.
+type Ids<'a> = HashMap<&'a [u8], NodeId>;
+
 /// A node for every entry that is not a hard link, and where each path went.
-fn inodes<'a>(entries: &[Entry<'a>]) -> Result<(Vec<Node<'a>>, HashMap<&'a [u8], NodeId>), PlanError> {
+fn inodes<'a>(entries: &[Entry<'a>]) -> Result<(Vec<Node<'a>>, Ids<'a>), PlanError> {
     let mut nodes = Vec::with_capacity(entries.len());
     let mut ids = HashMap::with_capacity(entries.len());
     for entry in entries {
