@@ -90,9 +90,6 @@ fn request(flags: u32, payload: &[u8]) -> [u8; BUFFER] {
     word(20, u32::from(!payload.is_empty())); // target_count
     word(28, flags);
     buffer[48..48 + NAME.len()].copy_from_slice(NAME.as_bytes());
-    // A uuid, as udev's and systemd's rules expect of every device; theirs begin with the owner's name.
-    let uuid = b"BRAMBLE-root";
-    buffer[176..176 + uuid.len()].copy_from_slice(uuid);
     buffer[HEADER..HEADER + payload.len()].copy_from_slice(payload);
     buffer
 }
