@@ -22,6 +22,9 @@ impl Context {
 
     /// Says that a value is of another kind than the key wants.
     pub(crate) fn wrong_type(&mut self, node: &Node, wanted: &str) {
+        if matches!(node.value, Value::Alias) {
+            return;
+        }
         self.push(
             Diagnostic::error("wrong-type", node.mark, format!("expected {wanted}, found {}", node.kind()))
                 .label(format!("wants {wanted}")),
@@ -279,13 +282,21 @@ pub(crate) fn named(
 
 impl<T: Decode> Decode for Vec<T> {
     fn decode(node: &Node, cx: &mut Context) -> Option<Self> {
-        let Value::List(items) = &node.value else {
-            cx.push(
-                Diagnostic::error("wrong-type", node.mark, format!("expected a list, found {}", node.kind()))
+        let items = match &node.value {
+            Value::List(items) => items,
+            Value::Alias => return None,
+            _ => {
+                cx.push(
+                    Diagnostic::error(
+                        "wrong-type",
+                        node.mark,
+                        format!("expected a list, found {}", node.kind()),
+                    )
                     .label("wants a list")
                     .hint("write `[a, b]`, or one item a line, each starting with `- `"),
-            );
-            return None;
+                );
+                return None;
+            }
         };
         let read: Vec<Option<T>> = items.iter().map(|item| T::decode(item, cx)).collect();
         read.into_iter().collect()

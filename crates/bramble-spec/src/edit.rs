@@ -53,16 +53,19 @@ pub enum EditError {
     },
 }
 
+/// What findings call the file.
+const FILE: &str = "bramble.yaml";
+
 /// Errors that a file has for want of the machine that is being added.
 const MENDED_BY_A_NODE: [&str; 2] = ["no-nodes", "no-control-plane"];
 
 /// Adds a machine at the end of `spec.nodes`. Comments, order and style of the rest stay; the result is read
-/// again and compared. `name` is what findings call the file.
+/// again and compared.
 ///
 /// # Errors
 /// See [`EditError`]; the text is then to be left as it is.
-pub fn add_node(source: &str, name: &str, node: &NewNode) -> Result<String, EditError> {
-    if let Err(found) = crate::parse(source, name) {
+pub fn add_node(source: &str, node: &NewNode) -> Result<String, EditError> {
+    if let Err(found) = crate::parse(source, FILE) {
         let other = |d: &crate::Diagnostic| {
             d.severity == crate::Severity::Error && !MENDED_BY_A_NODE.contains(&d.code)
         };
@@ -91,16 +94,16 @@ pub fn add_node(source: &str, name: &str, node: &NewNode) -> Result<String, Edit
             let before = plain[..open].trim_end_matches(' ');
             let item = block_item(node, &indent, "- ").join(newline);
             let text = format!("{}{before}{newline}{item}{}", &source[..mark_bytes], &plain[close..]);
-            return compare(source, name, text, node, style);
+            return compare(source, text, node, style);
         }
         Some(last) => {
             let line_start = plain[..last.mark.start].rfind('\n').map_or(0, |at| at + 1);
             let before = &plain[line_start..last.mark.start];
             let Some((indent, dash)) = before.find('-').map(|at| before.split_at(at)) else {
-                return flow_list(plain, source, name, node, last, style);
+                return flow_list(plain, source, node, last, style);
             };
             if !indent.chars().all(|c| c == ' ') || !dash[1..].chars().all(|c| c == ' ') {
-                return flow_list(plain, source, name, node, last, style);
+                return flow_list(plain, source, node, last, style);
             }
             let lines = match plain[last.mark.start..].starts_with('{') {
                 true => vec![format!("{indent}- {}", flow_item(node))],
@@ -115,14 +118,13 @@ pub fn add_node(source: &str, name: &str, node: &NewNode) -> Result<String, Edit
         true => format!("{}{head}{insert}{newline}{}", &source[..mark_bytes], &plain[at..]),
         false => format!("{}{head}{newline}{insert}{newline}{}", &source[..mark_bytes], &plain[at..]),
     };
-    compare(source, name, text, node, style)
+    compare(source, text, node, style)
 }
 
 /// Adds to `nodes: [{ ... }]`.
 fn flow_list(
     plain: &str,
     source: &str,
-    name: &str,
     node: &NewNode,
     last: &Node,
     style: EditError,
@@ -138,7 +140,7 @@ fn flow_list(
         flow_item(node),
         &plain[at..]
     );
-    compare(source, name, text, node, style)
+    compare(source, text, node, style)
 }
 
 /// The byte where the line after an item begins, its deeper comments included.
@@ -161,7 +163,7 @@ fn end_of_item(plain: &str, item: &Node, indent: usize) -> usize {
 fn last_byte(node: &Node) -> usize {
     // The mark of a block ends where the next thing begins; only scalars and brackets know their own end.
     match &node.value {
-        Value::Scalar { .. } => node.mark.end,
+        Value::Scalar { .. } | Value::Alias => node.mark.end,
         Value::List(items) => items.last().map_or(node.mark.end, last_byte),
         Value::Map(entries) => entries.last().map_or(node.mark.end, |entry| match entry.value.is_null() {
             true => entry.key_mark.end,
@@ -171,13 +173,7 @@ fn last_byte(node: &Node) -> usize {
 }
 
 /// Reads the new text and holds it against the old one.
-fn compare(
-    source: &str,
-    name: &str,
-    text: String,
-    node: &NewNode,
-    style: EditError,
-) -> Result<String, EditError> {
+fn compare(source: &str, text: String, node: &NewNode, style: EditError) -> Result<String, EditError> {
     let read =
         |text: &str| tree::read(text.strip_prefix('\u{feff}').unwrap_or(text)).0.map(|root| root.to_json());
     let (Some(before), Some(mut after)) = (read(source), read(&text)) else { return Err(style) };
@@ -185,7 +181,7 @@ fn compare(
     if before != after || added != Some(as_json(node)) {
         return Err(style);
     }
-    match crate::parse(&text, name) {
+    match crate::parse(&text, FILE) {
         Ok(_) => Ok(text),
         Err(findings) => Err(EditError::After { node: node.name.clone(), text, findings }),
     }

@@ -104,7 +104,7 @@ impl Decode for Labels {
             let text = match &entry.value.value {
                 Value::Scalar { .. } if entry.value.is_null() => "",
                 Value::Scalar { text, .. } => text.as_str(),
-                Value::List(_) | Value::Map(_) => {
+                Value::List(_) | Value::Map(_) | Value::Alias => {
                     cx.wrong_type(&entry.value, "the value of a label");
                     sound = false;
                     continue;

@@ -30,7 +30,7 @@ impl Places {
     fn walk(&mut self, node: &Node, path: &mut String) {
         let length = path.len();
         match &node.value {
-            Value::Scalar { .. } => {}
+            Value::Scalar { .. } | Value::Alias => {}
             Value::List(items) => {
                 for (index, item) in items.iter().enumerate() {
                     path.push_str(&format!("[{index}]"));

@@ -24,7 +24,7 @@ pub(crate) fn wanted(root: &Node) -> Vec<SecretRef> {
 fn walk(node: &Node, path: &mut String, found: &mut Vec<SecretRef>) {
     let length = path.len();
     match &node.value {
-        Value::Scalar { .. } => {}
+        Value::Scalar { .. } | Value::Alias => {}
         Value::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 path.push_str(&format!("[{index}]"));

@@ -1,6 +1,7 @@
 //! What this version keeps but does not act upon.
 
 use crate::places::Places;
+use crate::scalar::OrNone;
 use crate::types::*;
 use serde::Serialize;
 
@@ -36,16 +37,23 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
     when(kubernetes.ingress != Ingress::None, "spec.kubernetes.ingress");
     let carried = kubernetes.endpoint.as_ref().is_some_and(|e| matches!(e.vip, Vip::KubeVip | Vip::Talos));
     when(carried, "spec.kubernetes.endpoint.vip");
-    when(spec.machine.talos != Talos::default(), "spec.talos");
-    when(spec.defaults.control_plane.machine.talos != Talos::default(), "spec.defaults.control-plane.talos");
-    when(spec.defaults.worker.machine.talos != Talos::default(), "spec.defaults.worker.talos");
-    when(spec.defaults.management.machine.talos != Talos::default(), "spec.defaults.management.talos");
+    when(!spec.network.registries.0.is_empty(), "spec.network.registries");
+    let defaults = &spec.defaults;
+    level(&mut when, "spec", &spec.machine, &spec.os.settings);
+    level(
+        &mut when,
+        "spec.defaults.control-plane",
+        &defaults.control_plane.machine,
+        &defaults.control_plane.os,
+    );
+    level(&mut when, "spec.defaults.worker", &defaults.worker.machine, &defaults.worker.os);
+    level(&mut when, "spec.defaults.management", &defaults.management.machine, &defaults.management.os);
     for (index, node) in spec.nodes.iter().enumerate() {
-        when(node.vm.is_some(), &format!("spec.nodes[{index}].vm"));
-        when(node.power.is_some(), &format!("spec.nodes[{index}].power"));
-        when(node.machine.talos != Talos::default(), &format!("spec.nodes[{index}].talos"));
-        when(node.machine.board.is_some_and(Board::is_pi), &format!("spec.nodes[{index}].board"));
-        when(node.role == Role::Management, &format!("spec.nodes[{index}].role"));
+        let path = format!("spec.nodes[{index}]");
+        when(node.role == Role::Management, &format!("{path}.role"));
+        when(node.vm.is_some(), &format!("{path}.vm"));
+        when(node.power.is_some(), &format!("{path}.power"));
+        level(&mut when, &path, &node.machine, &node.os);
     }
     let mut found: Vec<NotServed> = paths
         .into_iter()
@@ -56,4 +64,15 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
         .collect();
     found.sort_by_key(|n| n.line);
     found
+}
+
+/// What cluster, roles and machines may state alike.
+fn level(when: &mut impl FnMut(bool, &str), path: &str, machine: &MachineSettings, os: &OsSettings) {
+    when(machine.board.is_some_and(Board::is_pi), &format!("{path}.board"));
+    when(machine.talos != Talos::default(), &format!("{path}.talos"));
+    when(machine.disks.volumes.as_ref().is_some_and(|v| !v.is_empty()), &format!("{path}.disks.volumes"));
+    for (index, interface) in machine.interfaces.iter().flatten().enumerate() {
+        when(interface.wifi.is_some(), &format!("{path}.interfaces[{index}].wifi"));
+    }
+    when(matches!(os.updates, Some(OrNone::Is(_))), &format!("{path}.os.updates"));
 }

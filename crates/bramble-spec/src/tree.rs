@@ -46,6 +46,8 @@ pub(crate) enum Value {
     },
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// An alias. Refused when it was met; whoever looks at it has nothing to add.
+    Alias,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +70,7 @@ impl Node {
             Value::Scalar { text, .. } => format!("`{}`", shorten(text)),
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a mapping".into(),
+            Value::Alias => "an alias".into(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Node {
             Value::Map(entries) => serde_json::Value::Object(
                 entries.iter().map(|e| (e.key.clone(), e.value.to_json())).collect(),
             ),
+            Value::Alias => serde_json::Value::Null,
             Value::Scalar { text, plain: false } => text.as_str().into(),
             Value::Scalar { text, plain: true } => match text.as_str() {
                 "" | "~" | "null" | "Null" | "NULL" => serde_json::Value::Null,
@@ -120,7 +124,7 @@ pub(crate) fn shorten(text: &str) -> String {
 /// A list or mapping that is not closed yet.
 enum Open {
     List { items: Vec<Node>, mark: Mark },
-    Map { entries: Vec<Entry>, key: Option<(String, Mark)>, mark: Mark },
+    Map { entries: Vec<Entry>, key: Option<(Option<String>, Mark)>, mark: Mark },
 }
 
 struct Builder<'s> {
@@ -142,7 +146,9 @@ pub(crate) fn read(source: &str) -> (Option<Node>, Vec<Diagnostic>) {
     for item in Parser::new_from_str_with_options(source, options) {
         match item {
             Err(error) => {
-                builder.findings.push(syntax_error(source, &error));
+                let finding =
+                    builder.unclosed_bracket(&error).unwrap_or_else(|| syntax_error(source, &error));
+                builder.findings.push(finding);
                 return (None, builder.findings);
             }
             Ok((Event::DocumentStart(..), span)) => {
@@ -188,7 +194,7 @@ impl<'s> Builder<'s> {
                         "what machines share stands once under `spec.defaults`; write other values out",
                     ),
                 );
-                self.add(Node { value: Value::Scalar { text: String::new(), plain: true }, mark });
+                self.add(Node { value: Value::Alias, mark });
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_extras(mark, anchor, tag.is_some());
@@ -214,6 +220,29 @@ impl<'s> Builder<'s> {
             return false;
         }
         self.findings.len() < MAX_FINDINGS
+    }
+
+    /// A bracket opened on an earlier line than the one where the parser gave up is what is wrong.
+    fn unclosed_bracket(&self, error: &ScanError) -> Option<Diagnostic> {
+        if is_about_a_tab(error) {
+            return None;
+        }
+        let last = self.open.iter().rev().find_map(|open| {
+            let (Open::List { mark, .. } | Open::Map { mark, .. }) = open;
+            let bracket = self.source.get(mark.start..)?.chars().next().filter(|c| matches!(c, '[' | '{'))?;
+            ((mark.line as usize) < error.marker().line()).then_some((bracket, *mark))
+        });
+        let (bracket, mark) = last?;
+        let close = if bracket == '[' { ']' } else { '}' };
+        Some(
+            Diagnostic::error(
+                "yaml-syntax",
+                Mark { length: 1, ..mark },
+                format!("`{bracket}` is not closed"),
+            )
+            .label(format!("needs its `{close}`"))
+            .hint(format!("reading gave up on line {}", error.marker().line())),
+        )
     }
 
     fn refuse_extras(&mut self, mark: Mark, anchor: usize, tagged: bool) {
@@ -253,7 +282,9 @@ impl<'s> Builder<'s> {
             None => self.root = Some(node),
             Some(Open::List { items, .. }) => items.push(node),
             Some(Open::Map { entries, key, .. }) => match key.take() {
-                Some((key, key_mark)) => {
+                // The value of a key that was refused goes with it.
+                Some((None, _)) => {}
+                Some((Some(key), key_mark)) => {
                     if key == "<<" {
                         self.findings.push(
                             Diagnostic::error("yaml-alias", key_mark, "YAML merge keys (`<<`) are not read")
@@ -274,13 +305,14 @@ impl<'s> Builder<'s> {
                     }
                 }
                 None => match node.value {
-                    Value::Scalar { text, .. } => *key = Some((text, node.mark)),
+                    Value::Scalar { text, .. } => *key = Some((Some(text), node.mark)),
+                    Value::Alias => *key = Some((None, node.mark)),
                     Value::List(_) | Value::Map(_) => {
                         self.findings.push(
                             Diagnostic::error("yaml-key", node.mark, "a key must be one word")
                                 .hint("`[` or `{` starts a list or mapping; quote the text if it is one"),
                         );
-                        *key = Some((String::new(), node.mark));
+                        *key = Some((None, node.mark));
                     }
                 },
             },
@@ -318,22 +350,55 @@ fn mark_between(source: &str, start: Marker, end: Marker) -> Mark {
     }
 }
 
-fn syntax_error(source: &str, error: &ScanError) -> Diagnostic {
-    let mark = mark_between(source, *error.marker(), *error.marker());
-    let line = source.lines().nth(mark.line.saturating_sub(1) as usize).unwrap_or("");
-    let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-    let tab_kind = matches!(
+fn is_about_a_tab(error: &ScanError) -> bool {
+    matches!(
         error.kind(),
         ErrorKind::TabNotAllowed
             | ErrorKind::TabInBlockIndentation
             | ErrorKind::TabInIndentation
+            | ErrorKind::TabInPlainScalar
             | ErrorKind::TabAtBlockScalarStart
-    );
-    if tab_kind || indent.contains('\t') {
-        let column = line.chars().position(|c| c == '\t').map_or(mark.column, |at| at as u32 + 1);
-        return Diagnostic::error("yaml-tab", Mark { column, length: 1, ..mark }, "a tab indents this line")
+    )
+}
+
+/// The first line from `from` on, within three, whose indentation holds a tab: its number and the tab's column.
+fn tab_near(source: &str, from: u32) -> Option<Mark> {
+    let first = from.max(1);
+    source.lines().enumerate().skip(first as usize - 1).take(3).find_map(|(index, line)| {
+        let indent = line.len() - line.trim_start().len();
+        let column = line[..indent].find('\t')? as u32 + 1;
+        Some(Mark { line: index as u32 + 1, column, length: 1, ..Mark::default() })
+    })
+}
+
+/// The last quote on a line before `line`, or on it, that has no partner there.
+fn open_quote(source: &str, line: u32) -> Option<Mark> {
+    let lines: Vec<&str> = source.lines().take(line as usize).collect();
+    lines.iter().enumerate().rev().find_map(|(index, text)| {
+        let quote = ['"', '\''].into_iter().find(|q| text.matches(*q).count() % 2 == 1)?;
+        let column = text.chars().position(|c| c == quote)? as u32 + 1;
+        Some(Mark { line: index as u32 + 1, column, length: 1, ..Mark::default() })
+    })
+}
+
+fn syntax_error(source: &str, error: &ScanError) -> Diagnostic {
+    let mark = mark_between(source, *error.marker(), *error.marker());
+    let tab = tab_near(source, mark.line);
+    if is_about_a_tab(error) || tab.is_some_and(|tab| tab.line == mark.line) {
+        return Diagnostic::error("yaml-tab", tab.unwrap_or(mark), "a tab indents this line")
             .label("tab")
             .hint("YAML is indented with spaces only; set your editor to write spaces in .yaml files");
+    }
+    let quoted = matches!(
+        error.kind(),
+        ErrorKind::UnclosedQuotedScalar
+            | ErrorKind::InvalidQuotedScalarIndent
+            | ErrorKind::DocumentIndicatorInQuotedScalar
+    );
+    if let Some(quote) = open_quote(source, mark.line).filter(|_| quoted) {
+        return Diagnostic::error("yaml-syntax", quote, "a quoted text is not closed")
+            .label("opened here")
+            .hint("add the missing quote at its end");
     }
     let (message, hint) = match error.kind() {
         ErrorKind::MappingValueNotAllowed => (
@@ -350,7 +415,6 @@ fn syntax_error(source: &str, error: &ScanError) -> Diagnostic {
             "a bracket is not closed, or a comma is missing",
             Some("every `[` needs its `]`, every `{` its `}`"),
         ),
-        ErrorKind::UnclosedQuotedScalar => ("a quoted text is not closed", Some("add the missing quote")),
         ErrorKind::RecursionLimitExceeded => {
             ("nested too deep", Some("close a bracket, or look for indentation that grows with each line"))
         }

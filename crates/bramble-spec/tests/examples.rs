@@ -19,8 +19,8 @@ fn every_example_passes() {
     assert!(files.len() >= 8, "the three labs and the five set-ups, found {}", files.len());
     for path in files {
         let text = std::fs::read_to_string(&path).expect("readable");
-        let checked = bramble_spec::parse(&text, &path.display().to_string())
-            .unwrap_or_else(|found| panic!("{found}"));
+        let checked =
+            bramble_spec::parse(&text, &path.display().to_string()).unwrap_or_else(|found| panic!("{found}"));
         let nodes = checked.cluster.effective_nodes();
         assert_eq!(nodes.len(), checked.cluster.spec.nodes.len(), "{}", path.display());
         assert!(checked.cluster.endpoint().is_some(), "{}", path.display());
@@ -40,7 +40,14 @@ fn what_the_examples_say() {
             let taints: Vec<_> = node.taints.iter().map(ToString::to_string).collect();
             out.push_str(&format!(
                 "{} {} {} {} {} labels={:?} taints={:?} packages={:?}\n",
-                node.name, node.role, node.board, node.address, node.addressing, node.labels, taints, node.packages
+                node.name,
+                node.role,
+                node.board,
+                node.address,
+                node.addressing,
+                node.labels,
+                taints,
+                node.packages
             ));
         }
         for warning in &checked.warnings {

@@ -170,7 +170,8 @@ impl Check<'_> {
             self.error("bad-value", &path, "0 is no port".into(), "out of range", "6443 is usual");
         }
         let owner = self.view.nodes.iter().find(|m| m.address == Some(address)).map(|m| (m.title(), m.role));
-        let known = self.view.nodes.iter().all(|m| m.address.is_some() && m.role.is_some());
+        let known = !self.view.nodes.is_empty()
+            && self.view.nodes.iter().all(|m| m.address.is_some() && m.role.is_some());
         let first = self.view.with_role(Role::ControlPlane).find_map(|m| m.address);
         match (endpoint.vip, owner) {
             (Vip::None, Some((_, Some(Role::ControlPlane) | None))) => {}

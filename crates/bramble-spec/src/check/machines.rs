@@ -81,13 +81,12 @@ impl Check<'_> {
                     _ => "duplicate-disk",
                 };
                 let line = self.line(&first);
-                self.error(
-                    code,
-                    &path,
-                    format!("the {kind} `{value}` is taken"),
-                    "second time",
-                    &format!("{owner} has it on line {line}"),
-                );
+                let hint = match kind {
+                    "name" => format!("the first is on line {line}"),
+                    _ => format!("{owner} has it on line {line}"),
+                };
+                let kind = if kind == "mac" { "hardware address" } else { kind };
+                self.error(code, &path, format!("the {kind} `{value}` is taken"), "second time", &hint);
             }
         }
     }

@@ -111,7 +111,7 @@ impl Check<'_> {
                 self.error(
                     "range-too-small",
                     PODS,
-                    format!("{pods} has pod ranges for {room} machines, and there are {nodes}"),
+                    format!("{pods} has pod ranges for {room} of {nodes} machines"),
                     "too small",
                     &format!(
                         "each machine gets a /{NODE_PODS}; /{prefix} would just do, and the range cannot grow later: /16 is usual"
