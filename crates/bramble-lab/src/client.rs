@@ -336,33 +336,39 @@ impl Lab {
             move |source| Error::File { doing, path, source }
         };
         self.layout.make().map_err(file("make", self.dir()))?;
-        let log_path = self.layout.host_log();
-        let log = File::create(&log_path).map_err(file("write", &log_path))?;
-        let log2 = log.try_clone().map_err(file("write", &log_path))?;
         let (program, args) = &self.host;
-        let mut child = Command::new(program)
-            .args(args)
-            .arg(self.dir())
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(log2)
-            .spawn()
-            .map_err(file("start", program))?;
+        let log_path = self.layout.host_log();
         let deadline = Instant::now() + HOST_START;
+        // A host that finds another one alive ends at once: another caller's, which will answer, or one that is just
+        // ending, after which ours has to be started again.
         loop {
-            if self.connect().is_ok() {
-                return Ok(());
-            }
-            let ended = child.try_wait().map_err(file("watch", program))?;
-            // Another caller may have started a host in the same moment: ours then ends, and theirs answers.
-            if ended.is_some() && self.connect().is_ok() {
-                return Ok(());
-            }
-            if ended.is_some_and(|status| !status.success()) || Instant::now() > deadline {
+            let log = File::create(&log_path).map_err(file("write", &log_path))?;
+            let log2 = log.try_clone().map_err(file("write", &log_path))?;
+            let mut child = Command::new(program)
+                .args(args)
+                .arg(self.dir())
+                .stdin(Stdio::null())
+                .stdout(log)
+                .stderr(log2)
+                .spawn()
+                .map_err(file("start", program))?;
+            let ended = loop {
+                if self.connect().is_ok() {
+                    // Takes the host's end from the system, should this program live so long.
+                    std::thread::spawn(move || child.wait());
+                    return Ok(());
+                }
+                match child.try_wait().map_err(file("watch", program))? {
+                    Some(status) => break Some(status),
+                    None if Instant::now() > deadline => break None,
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            if ended.is_none_or(|status| !status.success()) || Instant::now() > deadline {
                 let last_words = crate::layout::tail(&log_path, 2000);
                 return Err(Error::HostDied { dir: self.dir().to_path_buf(), last_words });
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

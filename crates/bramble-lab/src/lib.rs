@@ -7,11 +7,13 @@
 mod client;
 mod disk;
 mod error;
+mod firmware;
 mod gateway;
 pub mod host;
 mod layout;
 mod nbd;
 mod process;
+pub mod qemu;
 mod spec;
 mod switch;
 mod terminal;

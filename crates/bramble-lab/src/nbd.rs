@@ -242,3 +242,100 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the disk's client sent {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::DiskRecord;
+    use std::thread::JoinHandle;
+
+    /// A client that has got as far as the flags.
+    fn client(dir: &std::path::Path) -> (UnixStream, JoinHandle<io::Result<()>>) {
+        let record = DiskRecord::create(dir, 1 << 20, &[]).unwrap();
+        let disk = Disk::open("m", dir, &record).unwrap();
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || serve(&far, &disk, &|e| panic!("{e}")));
+        let mut hello = [0; 18];
+        near.read_exact(&mut hello).unwrap();
+        assert_eq!(&hello, b"NBDMAGICIHAVEOPT\0\x03");
+        near.write_all(&3u32.to_be_bytes()).unwrap();
+        (near, thread)
+    }
+
+    fn option(stream: &mut UnixStream, option: u32, data: &[u8]) {
+        stream.write_all(b"IHAVEOPT").unwrap();
+        stream.write_all(&option.to_be_bytes()).unwrap();
+        stream.write_all(&(data.len() as u32).to_be_bytes()).unwrap();
+        stream.write_all(data).unwrap();
+    }
+
+    fn option_reply(stream: &mut UnixStream) -> (u32, Vec<u8>) {
+        let mut head = [0; 20];
+        stream.read_exact(&mut head).unwrap();
+        let mut data = vec![0; u32_at(&head, 16) as usize];
+        stream.read_exact(&mut data).unwrap();
+        (u32_at(&head, 12), data)
+    }
+
+    fn request(
+        stream: &mut UnixStream,
+        command: u16,
+        flags: u16,
+        offset: u64,
+        length: u32,
+        data: &[u8],
+    ) -> u32 {
+        let mut head = REQUEST_MAGIC.to_be_bytes().to_vec();
+        head.extend(flags.to_be_bytes());
+        head.extend(command.to_be_bytes());
+        head.extend(*b"a cookie");
+        head.extend(offset.to_be_bytes());
+        head.extend(length.to_be_bytes());
+        stream.write_all(&[&head, data].concat()).unwrap();
+        let mut reply = [0; 16];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply[8..], b"a cookie");
+        u32_at(&reply, 4)
+    }
+
+    #[test]
+    fn the_whole_conversation() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut stream, thread) = client(dir.path());
+        option(&mut stream, 8, &[]);
+        assert_eq!(option_reply(&mut stream).0, REP_ERR_UNSUP, "structured replies");
+        option(&mut stream, OPT_GO, &[0, 0, 0, 9, 0]);
+        assert_eq!(option_reply(&mut stream).0, REP_ERR_INVALID);
+        option(&mut stream, OPT_GO, &[0, 0, 0, 0, 0, 1, 0, 3]);
+        assert_eq!(option_reply(&mut stream), (REP_INFO, [&[0, 0][..], &export(1 << 20)].concat()));
+        let sizes = [0, 3, 0, 0, 2, 0, 0, 0, 0x10, 0, 2, 0, 0, 0];
+        assert_eq!(option_reply(&mut stream), (REP_INFO, sizes.to_vec()));
+        assert_eq!(option_reply(&mut stream), (REP_ACK, vec![]));
+
+        assert_eq!(request(&mut stream, CMD_WRITE, CMD_FLAG_FUA, 4096, 512, &[7; 512]), 0);
+        assert_eq!(request(&mut stream, CMD_WRITE_ZEROES, 0, 4096, 256, &[]), 0);
+        assert_eq!(request(&mut stream, CMD_READ, 0, 4096, 512, &[]), 0);
+        let mut data = [9; 512];
+        stream.read_exact(&mut data).unwrap();
+        assert_eq!((data[0], data[255], data[256], data[511]), (0, 0, 7, 7));
+        assert_eq!(request(&mut stream, CMD_FLUSH, 0, 0, 0, &[]), 0);
+        assert_eq!(request(&mut stream, CMD_READ, 0, 1 << 20, 512, &[]), EINVAL);
+        assert_eq!(request(&mut stream, CMD_WRITE, 0, u64::MAX, 512, &[1; 512]), EINVAL);
+        assert_eq!(request(&mut stream, 99, 0, 0, 0, &[]), EINVAL);
+        drop(stream);
+        thread.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_client_that_lost_its_way_is_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut stream, thread) = client(dir.path());
+        option(&mut stream, OPT_EXPORT_NAME, b"any");
+        stream.read_exact(&mut [0; 10]).unwrap();
+        stream.write_all(&[0xaa; 28]).unwrap();
+        assert!(thread.join().unwrap().is_err());
+        let (stream, thread) = client(dir.path());
+        drop(stream);
+        thread.join().unwrap().unwrap();
+    }
+}

@@ -191,6 +191,11 @@ impl Disk {
         }
     }
 
+    /// Takes a planned cut back.
+    pub(crate) fn disarm(&self) {
+        self.lock().fuse = None;
+    }
+
     /// Lets `seed` decide what of the cache reached the medium, and forgets the rest. Call it when nobody uses the
     /// disk any more.
     pub(crate) fn settle(&self, seed: u64) -> io::Result<CutReport> {

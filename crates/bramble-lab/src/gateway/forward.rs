@@ -63,7 +63,7 @@ impl Connection {
     /// Moves what can be moved. `false` when the connection is over.
     pub(super) fn pump(&mut self, sockets: &mut SocketSet<'static>) -> bool {
         let socket = sockets.get_mut::<tcp::Socket<'_>>(self.socket);
-        if self.to_machine(socket).and_then(|()| self.to_host(socket)).is_err() {
+        if self.send_on(socket).and_then(|()| self.hand_back(socket)).is_err() {
             socket.abort();
         }
         if !self.machine_ended && !socket.may_recv() && !socket.can_recv() && has_connected(socket) {
@@ -74,7 +74,7 @@ impl Connection {
         socket.state() != tcp::State::Closed
     }
 
-    fn to_machine(&mut self, socket: &mut tcp::Socket<'static>) -> io::Result<()> {
+    fn send_on(&mut self, socket: &mut tcp::Socket<'static>) -> io::Result<()> {
         while !self.host_ended && socket.can_send() {
             let host = &mut self.host;
             let moved = socket.send(|room| match host.read(room) {
@@ -95,7 +95,7 @@ impl Connection {
         Ok(())
     }
 
-    fn to_host(&mut self, socket: &mut tcp::Socket<'static>) -> io::Result<()> {
+    fn hand_back(&mut self, socket: &mut tcp::Socket<'static>) -> io::Result<()> {
         while socket.can_recv() {
             let host = &mut self.host;
             let moved = socket.recv(|data| match host.write(data) {

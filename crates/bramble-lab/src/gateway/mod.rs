@@ -99,11 +99,14 @@ pub(crate) struct Gateway {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
+/// Listeners of this computer, and the machine and port that each leads to.
+type Forwards = Vec<(TcpListener, (Ipv4Addr, u16))>;
+
 #[derive(Default)]
 struct Letters {
     frames: VecDeque<Frame>,
     site: Option<Site>,
-    listeners: Vec<(TcpListener, (Ipv4Addr, u16))>,
+    forwards: Option<Forwards>,
     end: bool,
 }
 
@@ -150,10 +153,12 @@ impl Gateway {
         self.inbox.post(|letters| letters.site = Some(site));
     }
 
-    /// Leads connections of a listener to a machine.
-    pub(crate) fn forward(&self, listener: TcpListener, to: (Ipv4Addr, u16)) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        self.inbox.post(|letters| letters.listeners.push((listener, to)));
+    /// Leads connections of these listeners, and no others, to machines. Connections that are open stay open.
+    pub(crate) fn set_forwards(&self, forwards: Forwards) -> io::Result<()> {
+        for (listener, _) in &forwards {
+            listener.set_nonblocking(true)?;
+        }
+        self.inbox.post(|letters| letters.forwards = Some(forwards));
         Ok(())
     }
 }
@@ -179,7 +184,7 @@ struct Stack {
     sockets: SocketSet<'static>,
     dns: SocketHandle,
     ntp: SocketHandle,
-    listeners: Vec<(TcpListener, (Ipv4Addr, u16))>,
+    listeners: Forwards,
     connections: Vec<Connection>,
     next_port: u16,
 }
@@ -237,7 +242,9 @@ impl Stack {
             if let Some(site) = letters.site.take() {
                 self.site = site;
             }
-            self.listeners.append(&mut letters.listeners);
+            if let Some(forwards) = letters.forwards.take() {
+                self.listeners = forwards;
+            }
             while let Some(frame) = letters.frames.pop_front() {
                 if let Some(answer) = self.sort(frame) {
                     self.tap.to_send.push(answer);

@@ -129,7 +129,7 @@ fn a_connection_from_this_computer_reaches_a_machine_and_ends_cleanly() {
     let gateway = Gateway::start(Site::of(&spec()).unwrap(), Arc::clone(&switch)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    gateway.forward(listener, (MACHINE, 6443)).unwrap();
+    gateway.set_forwards(vec![(listener, (MACHINE, 6443))]).unwrap();
     let mut machine = Machine::new(&switch);
     let buffer = || tcp::SocketBuffer::new(vec![0; 65536]);
     let mut socket = tcp::Socket::new(buffer(), buffer());
@@ -170,7 +170,7 @@ fn a_port_that_nobody_listens_on_closes_the_connection_at_once() {
     let gateway = Gateway::start(Site::of(&spec()).unwrap(), Arc::clone(&switch)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    gateway.forward(listener, (MACHINE, 22)).unwrap();
+    gateway.set_forwards(vec![(listener, (MACHINE, 22))]).unwrap();
     let mut machine = Machine::new(&switch);
     let client = std::thread::spawn(move || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
