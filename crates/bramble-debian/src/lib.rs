@@ -2,8 +2,10 @@
 
 pub mod archive;
 pub mod assemble;
+pub mod deb;
 pub mod depmod;
 mod download;
+pub mod dpkg;
 pub mod fetch;
 pub mod http;
 pub mod index;
@@ -11,7 +13,9 @@ pub mod mirror;
 pub mod openpgp;
 pub mod release;
 pub mod resolve;
+pub mod sbom;
 pub mod scripts;
+pub mod substitute;
 pub mod tree;
 pub mod version;
 
