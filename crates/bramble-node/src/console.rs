@@ -40,22 +40,26 @@ pub fn mark(name: &str) {
     }
 }
 
-/// One line on the console and one in the kernel's log, from which the journal takes it.
+/// One line on the console and one in the log: the kernel's while we are pid 1, the journal (standard error) later.
 ///
 /// The console is opened anew each time: systemd revokes and reopens terminals, and a console that cannot be
 /// written must never stop a boot. In the kernel's log the level is debug (7), so that a kernel whose messages go
-/// to the same console does not say everything twice.
+/// to the same console does not say everything twice; the journal takes it from there.
 fn line(text: &str) {
+    let text = format!("{text}\n");
     let open = |path| {
         OpenOptions::new().write(true).custom_flags(rustix::fs::OFlags::NOCTTY.bits() as i32).open(path)
     };
-    let on_console = format!("{text}\n");
-    match open("/dev/console") {
-        Ok(mut console) => drop(console.write_all(on_console.as_bytes())),
-        // pid 1 while /dev is on its way to the new root: its own outputs are still the console.
-        Err(_) => drop(std::io::stdout().write_all(on_console.as_bytes())),
+    let console = open("/dev/console").and_then(|mut console| console.write_all(text.as_bytes()));
+    if !rustix::process::getpid().is_init() {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        return;
+    }
+    if console.is_err() {
+        // While /dev is on its way to the new root, our own outputs are still the console.
+        let _ = std::io::stdout().write_all(text.as_bytes());
     }
     if let Ok(mut log) = open("/dev/kmsg") {
-        let _ = log.write_all(format!("<7>{text}\n").as_bytes());
+        let _ = log.write_all(format!("<7>{text}").as_bytes());
     }
 }

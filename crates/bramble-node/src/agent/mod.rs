@@ -1,9 +1,143 @@
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The agent at run time: looks, says what changed, saves the clock, sleeps.
+
+mod api;
+mod http;
+mod kubeconfig;
+mod look;
+mod notify;
+mod watch;
+
+use crate::console;
+use crate::init::parse_document;
+use crate::refused::{At, Refused, line};
+use crate::{clock, say};
+use bramble_api::document::MachineDocument;
+use bramble_api::manifest::Manifest;
+use bramble_api::names::path;
+use bramble_api::stage::{Boot, Stage};
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use watch::{Say, Watch};
+
+/// What the agent knows, for `bramble-node status`.
+const STATUS: &str = "/run/bramble/status.json";
+/// Between two rounds until everything is reached: a person is watching.
+const SOON: Duration = Duration::from_secs(2);
+/// Nobody watches a machine for longer than [`PATIENCE`]; then it is asked less often.
+const LATER: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// Once everything is reached. Also how often systemd's watchdog hears of us, so the unit's limit is three of these.
+const AT_REST: Duration = Duration::from_secs(60);
+/// How much time a machine without a clock may lose at a power cut, against writes to flash.
+const SAVE_CLOCK: Duration = Duration::from_secs(600);
+
+/// Why there is nothing to watch.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("the machine document cannot be read: {0}")]
+    Document(String),
+    #[error("the release's manifest cannot be read")]
+    Manifest(#[source] serde_json::Error),
 }
-pub fn status() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+
+/// `bramble-node agent`: runs until it is stopped.
+pub fn run() -> ExitCode {
+    match load() {
+        Ok((document, manifest)) => watch(&document, &manifest),
+        Err(error) => {
+            console::stage(Stage::Failed, &format!("agent: {}", line(&error)));
+            ExitCode::FAILURE
+        }
+    }
 }
-pub fn shutdown() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+
+fn load() -> Result<(MachineDocument, Manifest), Unusable> {
+    let bytes = fs::read(path::DOCUMENT).at("read", path::DOCUMENT)?;
+    let document = parse_document(&bytes).map_err(Unusable::Document)?;
+    let manifest = fs::read(path::MANIFEST).at("read", path::MANIFEST)?;
+    Ok((document, serde_json::from_slice(&manifest).map_err(Unusable::Manifest)?))
+}
+
+fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
+    let mut watch = Watch::new(&document.machine.name, document.network.address);
+    let started = Instant::now();
+    let mut clock_saved: Option<Instant> = None;
+    let mut written: Option<Watch> = None;
+    notify::send("READY=1");
+    loop {
+        for say in watch.observe(&look::look(document, manifest.time)) {
+            match say {
+                Say::Stage(stage, text) => console::stage(stage, &text),
+                Say::Note(text) => console::note(&text),
+            }
+        }
+        if written.as_ref() != Some(&watch) {
+            if let Err(refused) = write_status(&watch) {
+                say(&mut std::io::stderr(), &line(&refused));
+            }
+            notify::send(&format!("STATUS={}", watch.waiting.as_deref().unwrap_or(watch.stage.name())));
+            written = Some(watch.clone());
+        }
+        if clock_saved.is_none_or(|saved| saved.elapsed() >= SAVE_CLOCK) {
+            save_clock();
+            clock_saved = Some(Instant::now());
+        }
+        notify::send("WATCHDOG=1");
+        std::thread::sleep(match watch.is_ready() {
+            true => AT_REST,
+            false if started.elapsed() < PATIENCE => SOON,
+            false => LATER,
+        });
+    }
+}
+
+fn save_clock() {
+    if let Err(refused) = clock::save(clock::now()) {
+        say(&mut std::io::stderr(), &line(&refused));
+    }
+}
+
+fn write_status(watch: &Watch) -> Result<(), Refused> {
+    let new = Path::new(STATUS).with_extension("new");
+    let json = serde_json::to_vec(watch).map_err(std::io::Error::from).at("write", &new)?;
+    fs::write(&new, json).at("write", &new)?;
+    fs::rename(&new, STATUS).at("put in place", STATUS)
+}
+
+/// `bramble-node status`: what pid 1 found and what the agent knows, as JSON.
+pub fn status() -> ExitCode {
+    #[derive(serde::Serialize)]
+    struct Status {
+        boot: Option<Boot>,
+        node: Option<serde_json::Value>,
+    }
+    let boot = fs::read(path::BOOT).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let node = fs::read(STATUS).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let known = boot.is_some() || node.is_some();
+    match serde_json::to_string_pretty(&Status { boot, node }) {
+        Ok(text) if known => {
+            say(&mut std::io::stdout(), &text);
+            ExitCode::SUCCESS
+        }
+        _ => {
+            say(
+                &mut std::io::stderr(),
+                "nothing is known: this is no Bramble OS machine, or its agent never ran",
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `bramble-node shutdown`: saves the clock where data is still there, and flushes everything.
+///
+/// Runs twice: when the agent's unit stops (data is mounted), and as systemd's last hook (it no longer is).
+pub fn shutdown() -> ExitCode {
+    save_clock();
+    rustix::fs::sync();
+    ExitCode::SUCCESS
 }

@@ -81,7 +81,7 @@ mod tests {
     fn sysfs() -> PathBuf {
         let root = std::env::temp_dir().join(format!("bramble-sysfs-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
-        let mut put = |path: &str, text: &str| {
+        let put = |path: &str, text: &str| {
             let path = root.join("block").join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();

@@ -27,7 +27,7 @@ impl Medium {
 
     fn cut(&mut self, random: &mut Random) {
         for (durable, seen) in self.durable.chunks_mut(SECTOR).zip(self.seen.chunks(SECTOR)) {
-            if random.next() % 2 == 0 {
+            if random.next().is_multiple_of(2) {
                 durable.copy_from_slice(seen);
             }
         }

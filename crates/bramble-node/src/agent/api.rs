@@ -1,0 +1,141 @@
+//! Asks the Kubernetes API with the kubelet's own certificate.
+
+use super::http::{self, Response};
+use super::kubeconfig::{self, Kubeconfig};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::Write;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// For each step of a request. A Pi that pulls images answers late, but a minute's round must end.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// Where the kubelet keeps the certificates it renews.
+const RENEWED: &str = "/var/lib/kubelet/pki";
+
+/// A way to the API.
+pub struct Api {
+    config: Kubeconfig,
+    tls: Arc<ClientConfig>,
+}
+
+impl Api {
+    /// With the certificate that the kubelet has renewed for this incarnation, or else the one it started with.
+    pub fn open(incarnation: &str) -> Result<Api, String> {
+        let text = std::fs::read_to_string(KUBECONFIG).map_err(|error| format!("{KUBECONFIG}: {error}"))?;
+        let mut config = kubeconfig::parse(&text).map_err(|error| error.to_string())?;
+        let renewed = Path::new(RENEWED).join(incarnation).join("kubelet-client-current.pem");
+        if let Ok(pem) = std::fs::read(renewed) {
+            config.client = pem;
+        }
+        let tls = tls(&config)?;
+        Ok(Api { config, tls: Arc::new(tls) })
+    }
+
+    /// The API's address, for people.
+    pub fn server(&self) -> String {
+        format!("https://{}:{}", self.config.host, self.config.port)
+    }
+
+    /// Asks for `path`.
+    pub fn get(&self, path: &str) -> Result<Response, String> {
+        let Kubeconfig { host, port, .. } = &self.config;
+        let place = format!("{host}:{port}");
+        let address = place.to_socket_addrs().map_err(|error| format!("{place}: {error}"))?.next();
+        let address = address.ok_or_else(|| format!("{place}: no address"))?;
+        let socket =
+            TcpStream::connect_timeout(&address, TIMEOUT).map_err(|error| format!("{place}: {error}"))?;
+        let timeouts =
+            socket.set_read_timeout(Some(TIMEOUT)).and_then(|()| socket.set_write_timeout(Some(TIMEOUT)));
+        timeouts.map_err(|error| error.to_string())?;
+        let name = ServerName::try_from(host.clone()).map_err(|error| format!("{host}: {error}"))?;
+        let connection = ClientConnection::new(self.tls.clone(), name).map_err(|error| error.to_string())?;
+        let mut stream = StreamOwned::new(connection, socket);
+        let answer =
+            stream.write_all(http::get(host, path).as_bytes()).and_then(|()| http::read(&mut stream));
+        answer.map_err(|error| format!("{place}{path}: {error}"))
+    }
+}
+
+fn tls(config: &Kubeconfig) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(&config.authorities) {
+        let authority = authority.map_err(|error| format!("the API's authority: {error}"))?;
+        roots.add(authority).map_err(|error| format!("the API's authority: {error}"))?;
+    }
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&config.client).collect();
+    let chain = chain.map_err(|error| format!("the kubelet's certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(&config.client)
+        .map_err(|error| format!("the kubelet's key: {error}"))?;
+    // Named, not the process's default: nothing else in this program may choose it.
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| format!("the kubelet's certificate: {error}"))
+}
+
+/// Whether a Node object says Ready: its kubelet's version, or why not.
+pub fn readiness(node: &[u8]) -> Result<String, String> {
+    #[derive(serde::Deserialize)]
+    struct Node {
+        status: Status,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Status {
+        #[serde(default)]
+        conditions: Vec<Condition>,
+        node_info: Option<NodeInfo>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Condition {
+        r#type: String,
+        status: String,
+        #[serde(default)]
+        message: String,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct NodeInfo {
+        kubelet_version: String,
+    }
+    let node: Node =
+        serde_json::from_slice(node).map_err(|error| format!("the Node cannot be read: {error}"))?;
+    let condition = node.status.conditions.into_iter().find(|condition| condition.r#type == "Ready");
+    match condition {
+        Some(condition) if condition.status == "True" => {
+            Ok(node.status.node_info.map(|info| info.kubelet_version).unwrap_or_default())
+        }
+        Some(condition) => Err(format!("not ready: {}", condition.message.replace('\n', " "))),
+        None => Err("the kubelet has not reported yet".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_ready_when_it_says_so() {
+        let node = |conditions: &str| {
+            let json = format!(
+                r#"{{"kind":"Node","status":{{"conditions":[{conditions}],"nodeInfo":{{"kubeletVersion":"v1.36.3","x":1}}}}}}"#
+            );
+            readiness(json.as_bytes())
+        };
+        let pressure = r#"{"type":"MemoryPressure","status":"True"}"#;
+        let ready = r#"{"type":"Ready","status":"True","message":"ok"}"#;
+        assert_eq!(node(&format!("{pressure},{ready}")), Ok("v1.36.3".into()));
+        let unready = r#"{"type":"Ready","status":"False","message":"cni plugin\nnot initialized"}"#;
+        assert_eq!(node(unready), Err("not ready: cni plugin not initialized".into()));
+        assert!(node(r#"{"type":"Ready","status":"Unknown"}"#).is_err());
+        assert_eq!(node(pressure), Err("the kubelet has not reported yet".into()));
+        assert!(readiness(b"{}").is_err());
+    }
+}

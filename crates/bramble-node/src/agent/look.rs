@@ -1,0 +1,88 @@
+//! One look at the machine.
+
+use super::api::{Api, readiness};
+use super::watch::{Kubernetes, Seen};
+use crate::clock;
+use bramble_api::document::{MachineDocument, Network};
+use bramble_api::names::path;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+
+const CONTAINERD: &str = "/run/containerd/containerd.sock";
+
+/// Looks once. A round is bounded by the API client's timeouts.
+pub fn look(document: &MachineDocument, release_time: u64) -> Seen {
+    let has_stated = is_ours(document.network.address);
+    Seen {
+        has_stated,
+        source: source(&document.network),
+        kubernetes: document.kubernetes.as_ref().map(|_| kubernetes(document, has_stated)),
+        data_percent: data_percent(),
+        clock: clock::implausible(clock::now(), release_time),
+    }
+}
+
+/// Only an address that an interface has can be bound to.
+fn is_ours(address: Ipv4Addr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// The address that a packet to the site would leave with. Connecting a datagram socket sends nothing.
+fn source(network: &Network) -> Option<Ipv4Addr> {
+    let near = network.gateway.unwrap_or_else(|| network.subnet.broadcast());
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    let _ = socket.set_broadcast(true);
+    socket.connect((near, 9)).ok()?;
+    match socket.local_addr().ok()? {
+        SocketAddr::V4(address) => Some(*address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback()),
+        SocketAddr::V6(_) => None,
+    }
+}
+
+fn data_percent() -> Option<u64> {
+    let data = rustix::fs::statvfs(path::DATA).ok()?;
+    let used = data.f_blocks.checked_sub(data.f_bavail)?;
+    (used * 100).checked_div(data.f_blocks)
+}
+
+fn kubernetes(document: &MachineDocument, has_stated: bool) -> Kubernetes {
+    let runtime = match UnixStream::connect(CONTAINERD) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{CONTAINERD}: {error}")),
+    };
+    // The API is not asked before it can answer: a refused round of TLS costs a Pi more than all the rest.
+    if !has_stated || runtime.is_err() {
+        let not_asked = || Err("not asked yet".to_string());
+        return Kubernetes { runtime, api: not_asked(), ready: not_asked() };
+    }
+    let opened = Api::open(&document.machine.incarnation);
+    let api = opened.as_ref().map_err(Clone::clone).and_then(|api| match api.get("/readyz")? {
+        answer if answer.status == 200 => Ok(api.server()),
+        answer => Err(format!("/readyz answers {}", answer.status)),
+    });
+    let ready = match (&opened, &api) {
+        (Ok(open), Ok(_)) => {
+            open.get(&format!("/api/v1/nodes/{}", document.machine.name)).and_then(|answer| {
+                match answer.status {
+                    200 => readiness(&answer.body),
+                    404 => Err("the node is not registered yet".into()),
+                    status => Err(format!("the API answers {status}")),
+                }
+            })
+        }
+        _ => Err("the API is not there".into()),
+    };
+    Kubernetes { runtime, api, ready }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_this_machine_are_ours() {
+        assert!(is_ours(Ipv4Addr::LOCALHOST));
+        // TEST-NET-1 (RFC 5737) belongs to nobody.
+        assert!(!is_ours(Ipv4Addr::new(192, 0, 2, 1)));
+    }
+}
