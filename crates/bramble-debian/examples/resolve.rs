@@ -1,7 +1,8 @@
-//! Resolves and downloads the packages of a node image from a real mirror, for both architectures.
+//! Resolves and downloads the packages of a node image, for both architectures, and the firmware of virtual
+//! machines, from a real mirror.
 //!
 //! `cargo run --release -p bramble-debian --example resolve [-- CACHE [OUT]]`: CACHE is `~/.cache/bramble` unless
-//! stated; OUT is a directory for `set.ARCH.json` (what a lock would hold, with the files' paths).
+//! stated; OUT is a directory for `set.ARCH.json` and `firmware.json` (what a lock would hold, with the files' paths).
 
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
@@ -43,7 +44,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         one(&archive, &cache, &node, out.as_ref().map(|dir| dir.join(format!("set.{arch}.json"))))?;
     }
-    Ok(())
+    let firmware = Request {
+        arch: Arch::Amd64,
+        packages: ["ovmf", "qemu-efi-aarch64"].map(str::to_string).to_vec(),
+        include_essential: false,
+        exclude: Vec::new(),
+        prefer: Vec::new(),
+    };
+    one(&archive, &cache, &firmware, out.map(|dir| dir.join("firmware.json")))
 }
 
 fn one(

@@ -1,8 +1,8 @@
 //! One file with a known size and digest from a mirror into the cache: resumed, checked, renamed into place.
 //!
 //! Invariant: a file under its final name has the digest it was asked for with. Bytes that are not yet known to be
-//! right lie in `NAME.part`, which is locked while a process writes it, is never removed but only renamed or
-//! emptied, and is taken up again by the next run.
+//! right lie in `NAME.part`, which only the process that holds its lock may write, rename or remove, and which is
+//! taken up again by the next run.
 
 use crate::http::{Answer, Ask, Client, HttpError, Marks};
 use sha2::{Digest, Sha256};
@@ -167,8 +167,9 @@ pub(crate) fn download(
     }
     let part = part_of(target);
     let mut file = lock_part(&part, url, cancel)?;
-    // The process that held the lock before us may have finished the file.
+    // The process that held the lock before us may have finished the file; then the part is one that we made.
     if is_good(target, expected)? {
+        std::fs::remove_file(&part).map_err(|source| DownloadError::io(&part, source))?;
         on_bytes(signed(expected.size));
         return Ok(());
     }
@@ -240,8 +241,8 @@ fn lock_part(part: &Path, url: &str, cancel: Cancel<'_>) -> Result<File, Downloa
             .open(part)
             .map_err(fail)?;
         match file.try_lock() {
-            // Between our opening and our locking the other process may have renamed the file to its final name:
-            // then what we hold is no longer the part, and writing to it would spoil a finished file.
+            // Between our opening and our locking the other process may have given the file its final name or
+            // removed it: then what we hold is no longer the part, and writing to it could spoil a finished file.
             Ok(()) if is_still(&file, part).map_err(fail)? => return Ok(file),
             Ok(()) => continue,
             Err(TryLockError::WouldBlock) => {}
@@ -325,9 +326,10 @@ impl Job<'_> {
             };
             match error {
                 DownloadError::Http(ref http) if http.is_passing() => {
-                    // An attempt that brought something does not count against the mirror: a long file over a
-                    // line that drops every minute arrives in the end.
-                    failures = if self.length(file)? > before { 1 } else { failures + 1 };
+                    // An attempt that brought more than a trickle does not count against the mirror: a long file
+                    // over a line that drops every minute arrives in the end.
+                    let brought = self.length(file)?.saturating_sub(before);
+                    failures = if brought >= patience.trickle() { 1 } else { failures + 1 };
                     if failures >= patience.attempts {
                         return Err(error);
                     }

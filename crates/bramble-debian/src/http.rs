@@ -22,6 +22,13 @@ pub struct Patience {
     pub slowest: u64,
 }
 
+impl Patience {
+    /// Bytes that the slowest bearable mirror sends in the longest bearable wait.
+    pub(crate) fn trickle(&self) -> u64 {
+        u64::try_from(self.stall.as_millis()).unwrap_or(u64::MAX).saturating_mul(self.slowest) / 1000
+    }
+}
+
 impl Default for Patience {
     fn default() -> Self {
         Patience {

@@ -87,16 +87,16 @@ pub fn resolve(index: &Index<'_>, request: &Request) -> Result<Vec<LockedPackage
     // Packages tied to a suite go first: what they need decides over what would be taken by default. The names
     // are sorted, so that moving a line in the user's file changes nothing.
     wanted.sort_by_key(|name| (!name.contains('/'), *name));
-    for name in wanted {
-        walk.want(name)?;
-    }
+    let mut essential: Vec<&str> = Vec::new();
     if request.include_essential {
-        let essential = index.packages().iter().filter(|p| p.essential && automatic(p)).map(|p| p.name);
-        let mut essential: Vec<&str> = essential.filter(|name| !walk.excluded.contains(name)).collect();
+        let all = index.packages().iter().filter(|p| p.essential && automatic(p)).map(|p| p.name);
+        essential.extend(all.filter(|name| !walk.excluded.contains(name)));
         essential.sort_unstable();
-        for name in essential {
-            walk.want(name)?;
-        }
+        // They come in any case, so that they decide between alternatives as if asked for.
+        walk.asked.extend(&essential);
+    }
+    for name in wanted.into_iter().chain(essential) {
+        walk.want(name)?;
     }
     walk.check()?;
     Ok(walk.chosen.values().map(|choice| lock(choice.package)).collect())
@@ -181,17 +181,21 @@ impl<'p, 'a> Walk<'p, 'a> {
             None => self.index.versions(name).find(|p| automatic(p)),
         };
         let Some(package) = found else {
+            let offered: Vec<Offer> = self.index.versions(name).map(Offer::of).collect();
+            let providers: Vec<String> = self.index.providers(name).map(|p| p.name.to_string()).collect();
+            // The name is right if anything goes by it.
+            let nearest = if offered.is_empty() && providers.is_empty() {
+                self.index.nearest(name)
+            } else {
+                Vec::new()
+            };
             return Err(ResolveError::Unknown {
                 name: name.to_string(),
                 suite: suite.map(str::to_string),
                 arch: self.index.arch(),
-                offered: self.index.versions(name).map(Offer::of).collect(),
-                providers: self.index.providers(name).map(|p| p.name.to_string()).collect(),
-                nearest: if self.index.versions(name).next().is_some() {
-                    Vec::new()
-                } else {
-                    self.index.nearest(name)
-                },
+                offered,
+                providers,
+                nearest,
             });
         };
         self.take(package)

@@ -143,11 +143,13 @@ fn what_is_excluded_counts_as_there() {
 #[test]
 fn essential_packages_come_when_wanted() {
     let archive = "
-        base-files 13 Essential: yes; Depends: awk
+        base-files 13 Essential: yes; Depends: awk; Provides: lsb-base
         mawk 1 Provides: awk
-        a 1";
+        lsb-base 11
+        a 1 Depends: lsb-base";
     let with = Request { include_essential: true, ..request(&["a"]) };
     assert_eq!(run(archive, &with).unwrap(), "a 1, base-files 13, mawk 1");
+    assert_eq!(run(archive, &request(&["a"])).unwrap(), "a 1, lsb-base 11");
 }
 
 #[test]
