@@ -3,10 +3,8 @@
 use crate::tree::{Kind, Node, Tree, TreePath};
 use std::collections::BTreeMap;
 
-/// Path, reason. A path that ends in `*` means everything whose name begins so.
+/// Path, reason.
 const PATHS: &[(&str, &str)] = &[
-    ("boot/System.map-*", "kernel outside the root"),
-    ("boot/vmlinuz-*", "kernel outside the root"),
     ("etc/init.d", "System V init"),
     ("etc/initramfs-tools", "initramfs generators"),
     ("etc/rc0.d", "System V init"),
@@ -67,9 +65,5 @@ fn reason(path: &TreePath, node: &Node) -> Option<&'static str> {
         let keep = node.is_dir() || rest.ends_with(b"/copyright") || matches!(node.kind, Kind::Symlink(_));
         return (!keep).then_some("documentation");
     }
-    let named = |entry: &str| match entry.strip_suffix('*') {
-        Some(prefix) => path.starts_with(prefix.as_bytes()),
-        None => path == entry.as_bytes(),
-    };
-    PATHS.iter().find(|(entry, _)| named(entry)).map(|(_, reason)| *reason)
+    PATHS.iter().find(|(entry, _)| path == entry.as_bytes()).map(|(_, reason)| *reason)
 }
