@@ -230,11 +230,7 @@ impl ObjectSchema {
             object.insert("description".into(), paragraph(doc).into());
             match default {
                 None => self.required.push(key.into()),
-                // An absent value that stays absent is not worth a word in an editor's pop-up.
-                Some(serde_json::Value::Null) => {}
-                Some(default) => {
-                    object.insert("default".into(), default);
-                }
+                Some(default) => object.extend(stated(default).map(|d| ("default".to_string(), d))),
             }
         }
         self.properties.insert(key.into(), schema);
@@ -257,6 +253,18 @@ impl ObjectSchema {
     pub(crate) fn add_constant(&mut self, key: &str, word: &str) {
         self.properties.insert(key.into(), json!({ "const": word }));
         self.required.push(key.into());
+    }
+}
+
+/// A default without what stays absent in it: that is not worth a word in an editor's pop-up.
+fn stated(default: serde_json::Value) -> Option<serde_json::Value> {
+    match default {
+        serde_json::Value::Null => None,
+        serde_json::Value::Object(map) => {
+            let map: Map<_, _> = map.into_iter().filter_map(|(k, v)| Some((k, stated(v)?))).collect();
+            (!map.is_empty()).then_some(serde_json::Value::Object(map))
+        }
+        other => Some(other),
     }
 }
 

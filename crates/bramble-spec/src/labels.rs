@@ -130,3 +130,45 @@ impl Decode for Labels {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_as_kubernetes_takes_them() {
+        let long = "a".repeat(63);
+        for key in ["tier", "Tier", "a.b_c-d", "example.org/tier", "1", &long] {
+            assert_eq!(check_key(key), Ok(()), "{key}");
+        }
+        let (too_long, long_prefix) = ("a".repeat(64), format!("{}/a", "a.".repeat(127)));
+        for key in
+            ["", "/a", "a/", "a/b/c", "-a", "a-", "a b", "Example.org/a", "\u{e4}", &too_long, &long_prefix]
+        {
+            assert!(check_key(key).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn labels_that_a_kubelet_may_set() {
+        for key in [
+            "tier",
+            "example.org/a",
+            "node.kubernetes.io/a",
+            "x.kubelet.kubernetes.io/a",
+            "kubernetes.io/os",
+            "notkubernetes.io/a",
+        ] {
+            assert_eq!(check_own(key), Ok(()), "{key}");
+        }
+        for key in [
+            "kubernetes.io/a",
+            "node-role.kubernetes.io/worker",
+            "k8s.io/a",
+            "x.k8s.io/a",
+            "topology.kubernetes.io/rack",
+        ] {
+            assert!(check_own(key).is_err(), "{key}");
+        }
+    }
+}

@@ -27,8 +27,6 @@ fn node() -> bramble_spec::NewNode {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn any_text(text in any::<String>()) {
         read(&text);

@@ -89,7 +89,7 @@ impl Check<'_> {
                 "the second one",
                 "`datastore: etcd`, or one control plane",
             ),
-            Distribution::K3s | Distribution::Talos if roles.len() % 2 == 0 => {
+            Distribution::K3s | Distribution::Talos if roles.len().is_multiple_of(2) => {
                 let mark = self.at(second);
                 let message = format!(
                     "{} control planes survive the loss of no more machines than {} do",

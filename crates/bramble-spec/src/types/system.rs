@@ -31,6 +31,7 @@ words! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro that declares words has no default among them")]
 impl Default for Release {
     fn default() -> Self {
         Release::Trixie
