@@ -32,6 +32,10 @@ impl Api {
         if let Ok(pem) = std::fs::read(renewed) {
             config.client = pem;
         }
+        Api::new(config)
+    }
+
+    fn new(config: Kubeconfig) -> Result<Api, String> {
         let tls = tls(&config)?;
         Ok(Api { config, tls: Arc::new(tls) })
     }
@@ -120,6 +124,96 @@ pub fn readiness(node: &[u8]) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{CertificateParams, IsCa, Issuer, KeyPair};
+    use rustls::server::WebPkiClientVerifier;
+    use rustls::{ServerConfig, ServerConnection};
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    /// An authority, and what it issues: certificate and key, PEM.
+    struct Authority(Issuer<'static, KeyPair>, String);
+
+    impl Authority {
+        fn new() -> Authority {
+            let mut params = CertificateParams::new([]).unwrap();
+            params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().unwrap();
+            let pem = params.self_signed(&key).unwrap().pem();
+            Authority(Issuer::new(params, key), pem)
+        }
+
+        fn issue(&self, name: &str) -> Vec<u8> {
+            let key = KeyPair::generate().unwrap();
+            let certificate =
+                CertificateParams::new([name.to_string()]).unwrap().signed_by(&key, &self.0).unwrap();
+            [certificate.pem(), key.serialize_pem()].concat().into_bytes()
+        }
+    }
+
+    /// A server for one request that wants a certificate of `authority`; gives its port.
+    fn serve(authority: &Authority) -> u16 {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.1.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+        let own = authority.issue("127.0.0.1");
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(&own).unwrap()],
+                PrivateKeyDer::from_pem_slice(&own).unwrap(),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let socket = listener.accept().unwrap().0;
+            let mut stream = StreamOwned::new(ServerConnection::new(config.into()).unwrap(), socket);
+            let mut request = [0; 1024];
+            let Ok(length) = stream.read(&mut request) else { return };
+            let asked = String::from_utf8_lossy(&request[..length]).lines().next().unwrap().to_string();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{asked}", asked.len());
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = stream.flush();
+        });
+        port
+    }
+
+    fn api(port: u16, authority: &Authority, client: Vec<u8>) -> Api {
+        let authorities = authority.1.clone().into_bytes();
+        Api::new(Kubeconfig { host: "127.0.0.1".into(), port, authorities, client }).unwrap()
+    }
+
+    #[test]
+    fn both_sides_show_certificates_of_the_authority() {
+        let authority = Authority::new();
+        let answer = api(serve(&authority), &authority, authority.issue("n1")).get("/readyz").unwrap();
+        assert_eq!((answer.status, answer.body), (200, b"GET /readyz HTTP/1.1".to_vec()));
+    }
+
+    #[test]
+    fn a_stranger_on_either_side_is_refused() {
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let client = api(serve(&authority), &authority, stranger.issue("n1"));
+        assert!(client.get("/readyz").is_err());
+        let client = api(serve(&stranger), &authority, authority.issue("n1"));
+        assert!(client.get("/readyz").unwrap_err().contains("127.0.0.1"));
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_an_error_and_not_a_stop() {
+        let authority = Authority::new();
+        let config = Kubeconfig {
+            host: "127.0.0.1".into(),
+            port: 1,
+            authorities: authority.1.clone().into_bytes(),
+            client: authority.1.clone().into_bytes(),
+        };
+        assert!(Api::new(config).err().unwrap().contains("key"));
+    }
 
     #[test]
     fn a_node_is_ready_when_it_says_so() {
