@@ -12,6 +12,9 @@ mod authority;
 mod kubeconfig;
 mod node;
 
+#[cfg(test)]
+mod tests;
+
 pub use authority::{Authority, Profile};
 pub use kubeconfig::kubeconfig;
 pub use node::{NodeRequest, issue_node};

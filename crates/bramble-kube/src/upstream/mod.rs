@@ -8,6 +8,9 @@ mod control_plane;
 mod image;
 mod node;
 
+#[cfg(test)]
+mod tests;
+
 pub use image::image_files;
 
 use crate::names::ETC;
