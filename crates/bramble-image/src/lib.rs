@@ -1,1 +1,16 @@
 //! Tree, kernel and machine document to partitions to a disk image.
+//!
+//! [`release`] makes what all machines of an architecture share; [`disk`] lays it out on one machine's disk, with that
+//! machine's document. The other modules are the formats between: each is useful, and tested, by itself.
+
+mod bmap;
+mod cpio;
+mod derive;
+pub mod disk;
+pub mod esp;
+pub mod initramfs;
+pub mod modules;
+pub mod release;
+mod root;
+pub mod uki;
+pub mod verity;

@@ -1,0 +1,121 @@
+//! The EFI system partition: systemd-boot, its configuration, and one unified kernel image a slot.
+//!
+//! Every file is one run of sectors whose place does not change over the life of the disk, so that an update writes
+//! an image in place and a commit writes one sector, and neither touches a FAT or a directory.
+
+use bramble_api::layout::{ALIGNMENT, ESP_SIZE, UKI_SIZE, loader_path, uki_path};
+use bramble_api::names::{Arch, Slot};
+use bramble_fat::{Entry, FatType, Options, PlanError, Volume};
+
+/// Path of systemd-boot's configuration.
+pub const LOADER_CONF: &str = "loader/loader.conf";
+/// Bytes of the configuration: one sector, so that it changes whole or not at all.
+pub const LOADER_CONF_SIZE: usize = 512;
+
+/// The configuration that starts `slot`, always [`LOADER_CONF_SIZE`] bytes.
+///
+/// No menu and no editor (who sits at the keyboard must not change the command line), and no entry for the
+/// firmware's own menu. Line ends fill the rest: systemd-boot passes over empty lines.
+pub fn loader_conf(slot: Slot) -> [u8; LOADER_CONF_SIZE] {
+    let entry = uki_path(slot).rsplit('/').next().unwrap_or_default();
+    let text = format!("default {entry}\ntimeout 0\neditor no\nauto-firmware no\n");
+    let mut sector = [b'\n'; LOADER_CONF_SIZE];
+    sector[..text.len()].copy_from_slice(text.as_bytes());
+    sector
+}
+
+/// What lies on the partition of a new disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Esp<'a> {
+    /// Architecture, for the loader's path.
+    pub arch: Arch,
+    /// systemd-boot.
+    pub loader: &'a [u8],
+    /// The unified kernel image of slot A, without padding.
+    pub uki: &'a [u8],
+    /// [`loader_conf`] of slot A.
+    pub conf: &'a [u8],
+    /// Serial number of the FAT.
+    pub serial: u32,
+    /// Time of all files, seconds since the epoch.
+    pub time: u64,
+}
+
+impl<'a> Esp<'a> {
+    /// Plans the volume: [`ESP_SIZE`] bytes of FAT32. Slot B is there and holds nothing but zeros, which systemd-boot
+    /// passes over because it is no PE image.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn plan(&self) -> Result<Volume<'a>, PlanError> {
+        let options = Options {
+            size: ESP_SIZE,
+            // 4 KiB: the largest that keeps 512 MiB a FAT32 with room to spare, and a flash page.
+            sectors_per_cluster: 8,
+            serial: self.serial,
+            label: "BRAMBLE".to_string(),
+            time: self.time,
+            hidden_sectors: (ALIGNMENT / bramble_api::layout::SECTOR) as u32,
+            ..Options::new(FatType::Fat32)
+        };
+        let entries = [
+            Entry::file(loader_path(self.arch), self.loader),
+            Entry::file(uki_path(Slot::A), self.uki).padded_to(UKI_SIZE),
+            Entry::file(uki_path(Slot::B), &[]).padded_to(UKI_SIZE),
+            // A cut while this sector is written may spoil what a flash card programs with it.
+            Entry::file(LOADER_CONF, self.conf).alone_in(ALIGNMENT),
+        ];
+        Volume::plan(&entries, &options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bramble_fat::Reader;
+    use std::io::Cursor;
+
+    #[test]
+    fn the_configuration_is_one_sector_of_text() {
+        let (a, b) = (loader_conf(Slot::A), loader_conf(Slot::B));
+        assert!(a.starts_with(b"default slot-a.efi\ntimeout 0\n") && b.starts_with(b"default slot-b.efi\n"));
+        assert!(a.iter().all(|c| *c == b'\n' || (b' '..=b'~').contains(c)));
+    }
+
+    #[test]
+    fn firmware_and_loader_find_their_files() {
+        let conf = loader_conf(Slot::A);
+        let esp = Esp {
+            arch: Arch::Arm64,
+            loader: b"MZloader",
+            uki: b"MZuki",
+            conf: &conf,
+            serial: 7,
+            time: 1 << 30,
+        };
+        let volume = esp.plan().unwrap();
+        let hot = volume.extent(LOADER_CONF).unwrap();
+        assert_eq!((hot.length, hot.offset % ALIGNMENT), (512, 0));
+        let b = volume.extent(uki_path(Slot::B)).unwrap();
+        assert_eq!(b.length, UKI_SIZE);
+        for (path, other) in volume.extents() {
+            let apart = other.offset + other.length <= hot.offset || other.offset >= hot.offset + ALIGNMENT;
+            assert!(path == LOADER_CONF || apart, "{path} lies beside the hot sector");
+        }
+        // The volume is mostly zeros; what is read here lies in the first half.
+        let mut bytes = vec![0; ESP_SIZE as usize];
+        for segment in volume.segments() {
+            if let bramble_fat::Content::Bytes(content) = segment.content {
+                bytes[segment.offset as usize..][..content.len()].copy_from_slice(content);
+            }
+        }
+        let mut reader = Reader::open(Cursor::new(bytes)).unwrap();
+        assert_eq!(reader.read("EFI/BOOT/BOOTAA64.EFI", 1 << 20).unwrap(), b"MZloader");
+        assert_eq!(reader.read(LOADER_CONF, 1 << 20).unwrap(), conf);
+        let uki = reader.read(uki_path(Slot::A), UKI_SIZE).unwrap();
+        assert!(uki.starts_with(b"MZuki\0") && uki.len() as u64 == UKI_SIZE);
+        let empty = reader.read(uki_path(Slot::B), UKI_SIZE).unwrap();
+        assert!(crate::verity::is_zero(&empty) && empty.len() as u64 == UKI_SIZE);
+        assert!(reader.read("loader/random-seed", 1 << 20).is_err());
+    }
+}

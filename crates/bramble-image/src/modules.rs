@@ -1,0 +1,174 @@
+//! Which kernel modules the initramfs carries, and why.
+//!
+//! The initramfs must find the disk, check and mount the root, mount data and arm the watchdog; everything else is
+//! loaded by udev from the root. A board not listed here works if its disk hangs on one of these drivers.
+
+use crate::release::BuildError;
+use bramble_api::names::{Arch, Board};
+use bramble_debian::depmod::{Kernel, Module};
+
+/// A module and why it is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Name, with underscores or hyphens.
+    pub name: &'static str,
+    /// Kernels without it are accepted: hardware that only some machines of the board have.
+    pub optional: bool,
+    /// What fails without it.
+    pub reason: &'static str,
+}
+
+const fn must(name: &'static str, reason: &'static str) -> Wanted {
+    Wanted { name, optional: false, reason }
+}
+
+const fn may(name: &'static str, reason: &'static str) -> Wanted {
+    Wanted { name, optional: true, reason }
+}
+
+/// On every board.
+const ALWAYS: &[Wanted] = &[
+    must("dm-mod", "device-mapper, which carries dm-verity"),
+    must("dm-verity", "checks every block of the root"),
+    must("erofs", "the root"),
+    must("ext4", "the data partition"),
+    // Virtual machines of the lab boot every board's root.
+    must("virtio_pci", "virtual machines: the bus"),
+    must("virtio_blk", "virtual machines: the disk"),
+    must("i6300esb", "virtual machines: the watchdog"),
+];
+
+/// With UEFI firmware.
+const UEFI: &[Wanted] = &[
+    must("efivarfs", "which slot was started, and the one-shot entry"),
+    must("nvme", "NVMe disks"),
+    must("ahci", "SATA disks"),
+    must("sd_mod", "SATA and USB disks"),
+    must("virtio_scsi", "virtual machines of other hypervisors: the disk"),
+    must("xhci-pci", "USB disks: the host controller"),
+    must("usb-storage", "USB disks"),
+    must("uas", "USB disks with the faster protocol"),
+    must("sdhci-pci", "eMMC of small PCs"),
+    must("sdhci-acpi", "eMMC of small PCs and tablets"),
+    must("mmc_block", "eMMC and SD cards"),
+];
+
+const UEFI_AMD64: &[Wanted] = &[
+    must("vmd", "NVMe disks behind Intel's volume management"),
+    must("iTCO_wdt", "the watchdog of Intel chip sets"),
+    must("i2c-i801", "announces that watchdog on chip sets since 2016"),
+    must("lpc_ich", "announces that watchdog on older chip sets"),
+    must("sp5100_tco", "the watchdog of AMD chip sets"),
+];
+
+const UEFI_ARM64: &[Wanted] = &[
+    must("sbsa_gwdt", "the watchdog of ARM servers and virtual machines"),
+    may("xhci-plat-hcd", "USB disks where the controller is no PCI device"),
+    may("ahci_platform", "SATA disks where the controller is no PCI device"),
+];
+
+const PI: &[Wanted] = &[
+    must("bcm2835_wdt", "the watchdog"),
+    must("mmc_block", "SD cards"),
+    must("sd_mod", "USB disks"),
+    must("usb-storage", "USB disks"),
+    must("uas", "USB disks with the faster protocol"),
+];
+
+const PI3: &[Wanted] = &[
+    must("bcm2835", "the SD card: one of the two controllers"),
+    must("sdhci-iproc", "the SD card: the other controller"),
+    must("dwc2", "USB disks: the host controller"),
+];
+
+const PI4: &[Wanted] = &[
+    must("sdhci-iproc", "the SD card and eMMC"),
+    must("pcie-brcmstb", "USB and, on CM4, NVMe"),
+    must("reset-raspberrypi", "the USB controller's firmware is loaded through it"),
+    must("xhci-pci", "USB disks: the host controller"),
+    must("nvme", "NVMe disks on CM4"),
+];
+
+const PI5: &[Wanted] = &[
+    must("sdhci-brcmstb", "the SD card"),
+    must("irq-bcm2712-mip", "interrupts of PCI devices"),
+    must("pinctrl-brcmstb-bcm2712", "pins of the SD card"),
+    must("gpio-brcmstb", "the SD card's power and presence"),
+    must("gpio-regulator", "the SD card's voltage"),
+    must("pcie-brcmstb", "NVMe and RP1"),
+    must("nvme", "NVMe disks"),
+    must("rp1-pci", "RP1, which has USB and Ethernet"),
+    must("pinctrl-rp1", "pins of RP1"),
+    must("clk-rp1", "clocks of RP1"),
+    must("dwc3", "USB disks: the controller"),
+    must("xhci-plat-hcd", "USB disks: the host controller"),
+];
+
+/// The modules for these boards, each once, in an order that loads (dependencies are added by the kernel's own
+/// tables).
+pub fn wanted(boards: &[Board]) -> Vec<Wanted> {
+    let mut lists = vec![ALWAYS];
+    for board in boards {
+        match board {
+            Board::UefiAmd64 => lists.extend([UEFI, UEFI_AMD64]),
+            Board::UefiArm64 => lists.extend([UEFI, UEFI_ARM64]),
+            Board::Pi3 => lists.extend([PI, PI3]),
+            Board::Pi4 => lists.extend([PI, PI4]),
+            Board::Pi5 => lists.extend([PI, PI5]),
+        }
+    }
+    let mut all: Vec<Wanted> = Vec::new();
+    for wanted in lists.concat() {
+        match all.iter_mut().find(|w| same(w.name, wanted.name)) {
+            Some(known) => known.optional &= wanted.optional,
+            None => all.push(wanted),
+        }
+    }
+    all
+}
+
+/// The boards that one image of an architecture starts on.
+pub fn boards_of(arch: Arch) -> &'static [Board] {
+    match arch {
+        Arch::Amd64 => &[Board::UefiAmd64],
+        Arch::Arm64 => &[Board::UefiArm64, Board::Pi3, Board::Pi4, Board::Pi5],
+    }
+}
+
+/// The modules for these boards with all they depend on, in the order of loading.
+///
+/// # Errors
+/// The kernel has one that is needed neither as a module nor built in.
+pub(crate) fn collect(kernel: &Kernel, boards: &[Board]) -> Result<Vec<Module>, BuildError> {
+    let (here, absent): (Vec<Wanted>, Vec<Wanted>) =
+        wanted(boards).into_iter().partition(|w| kernel.has(w.name));
+    let lacking: Vec<String> =
+        absent.iter().filter(|w| !w.optional).map(|w| format!("{} ({})", w.name, w.reason)).collect();
+    if !lacking.is_empty() {
+        return Err(BuildError::Lacking { kernel: kernel.version.clone(), lacking });
+    }
+    let names: Vec<&str> = here.iter().map(|w| w.name).collect();
+    Ok(kernel.closure(&names)?)
+}
+
+/// Module names are compared without regard to hyphens, as `modprobe` does.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len()
+        && a.bytes().zip(b.bytes()).all(|(a, b)| a == b || matches!((a, b), (b'-', b'_') | (b'_', b'-')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_named_once_and_needed_if_any_board_needs_it() {
+        let all = wanted(&[Board::UefiArm64, Board::Pi5]);
+        for (i, a) in all.iter().enumerate() {
+            assert!(!a.reason.is_empty());
+            assert!(all[i + 1..].iter().all(|b| !same(a.name, b.name)), "{} twice", a.name);
+        }
+        assert!(!all.iter().find(|w| w.name == "xhci-plat-hcd").unwrap().optional);
+        assert!(same("usb_storage", "usb-storage") && !same("uas", "uat"));
+    }
+}

@@ -1,0 +1,566 @@
+//! A release: root, unified kernel image, boot partition and signed manifest, in one directory.
+//!
+//! A release is a pure function of [`ReleaseInput`]: same input, same bytes, whatever the computer, the directory and
+//! the number of processors. Files are written under another name and renamed; `release.json`, which says that the
+//! others are whole, comes last and goes first.
+
+use crate::disk::Builder;
+use crate::esp::{Esp, loader_conf};
+use crate::initramfs::{Initramfs, ModuleFile};
+use crate::modules;
+use crate::root::{RootInput, Written};
+use crate::uki::{Uki, UkiError};
+use crate::{derive, disk};
+use bramble_api::layout::{MANIFEST_SIZE, ROOT_SIZE, SLOT_FULL_PERCENT, UKI_SIZE, uki_path};
+use bramble_api::manifest::{Manifest, Signed};
+use bramble_api::names::{Arch, Board, Slot};
+use bramble_debian::depmod::{Kernel, KernelError};
+use bramble_debian::tree::Tree;
+use bramble_erofs::Placement;
+use bramble_secrets::Secret;
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const ROOT: &str = "root.img";
+const UKI: &str = "uki.efi";
+const ESP: &str = "esp.img";
+const MANIFEST: &str = "manifest.bin";
+const PLACEMENT: &str = "placement.txt";
+const SBOM: &str = "sbom.json";
+const RECORD: &str = "release.json";
+const LOCK: &str = ".lock";
+
+/// All that a release depends on.
+#[derive(Debug)]
+pub struct ReleaseInput<'a> {
+    /// Digest of everything below, made by the caller from what these were made from: a directory that has it is not
+    /// built again.
+    pub inputs: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Number of the release.
+    pub version: u64,
+    /// Seconds since the epoch; no machine's clock starts before it.
+    pub time: u64,
+    /// Architecture.
+    pub arch: Arch,
+    /// Boards to start on.
+    pub boards: Vec<Board>,
+    /// The root.
+    pub tree: &'a Tree,
+    /// The kernel of the tree.
+    pub kernel: &'a Kernel,
+    /// `bramble-node`, static, for the architecture.
+    pub agent: &'a [u8],
+    /// Arguments for the kernel beyond [`cmdline`]'s own.
+    pub cmdline: Vec<String>,
+    /// Ed25519 secret key; its public half goes into the initramfs.
+    pub signing_key: &'a Secret<[u8; 32]>,
+    /// Kubernetes version with `v`.
+    pub kubernetes: Option<String>,
+    /// Version of the tool.
+    pub tool: String,
+    /// Bill of materials, kept beside the release as it is.
+    pub sbom: &'a [u8],
+    /// Directory of the release.
+    pub out: PathBuf,
+}
+
+/// A release could not be built. What was in the directory before may be gone; the next run builds it again.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Another process is at it.
+    #[error("another build is writing to {}", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The tree lacks something that every release needs.
+    #[error("the root has no {path}; it comes with the package {package}")]
+    Missing {
+        /// Path in the tree.
+        path: String,
+        /// Where Debian has it.
+        package: &'static str,
+    },
+    /// The kernel lacks drivers that the boards need to start.
+    #[error("kernel {kernel} has no module {}", lacking.join(", no module "))]
+    Lacking {
+        /// Release of the kernel.
+        kernel: String,
+        /// Name and what it is for.
+        lacking: Vec<String>,
+    },
+    /// A module cannot be taken out of the tree.
+    #[error("cannot take the modules that the boards need to start")]
+    Modules(#[from] KernelError),
+    /// The agent is not a static program of the architecture.
+    #[error("the agent is not a static program for {arch}")]
+    Agent {
+        /// The architecture.
+        arch: Arch,
+    },
+    /// The tree cannot be laid out.
+    #[error("cannot lay out the root")]
+    Root(#[from] bramble_erofs::PlanError),
+    /// The root is too large for a slot.
+    #[error(
+        "the root fills {percent} % of its slot ({size} bytes); {SLOT_FULL_PERCENT} % are allowed, for later releases grow"
+    )]
+    SlotFull {
+        /// Bytes of image, hash tree and manifest.
+        size: u64,
+        /// Share of the slot.
+        percent: u64,
+    },
+    /// Kernel and initramfs cannot be put together.
+    #[error("cannot assemble the unified kernel image")]
+    Uki(#[from] UkiError),
+    /// They are too large for their place on the ESP.
+    #[error("the unified kernel image has {size} bytes; its place has {UKI_SIZE}")]
+    UkiTooLarge {
+        /// Bytes.
+        size: u64,
+    },
+    /// The ESP cannot be laid out.
+    #[error("cannot lay out the EFI system partition")]
+    Esp(#[from] bramble_fat::PlanError),
+    /// The manifest does not fit its area, or cannot be encoded.
+    #[error("the manifest does not fit its {MANIFEST_SIZE} bytes")]
+    Manifest,
+}
+
+/// There is no usable release in a directory.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// None was finished there.
+    #[error("{} holds no finished release", path.display())]
+    None {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file of it cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of it is not what was written.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// A finished release.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Where its files lie.
+    pub directory: PathBuf,
+    /// Digest of what it was made from, as given.
+    pub inputs: String,
+    /// What it consists of.
+    pub manifest: Manifest,
+    /// Bytes by part.
+    pub sizes: Vec<(String, u64)>,
+    /// Share of a slot that is used, in percent, rounded up.
+    pub slot_percent: u64,
+    /// Milliseconds by step; empty for a release that was only opened.
+    pub steps: Vec<(&'static str, u64)>,
+    signed: Signed,
+    record: Record,
+}
+
+/// `release.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Record {
+    format: u32,
+    inputs: String,
+    sizes: Vec<(String, u64)>,
+    /// Runs of the ESP that hold something: start and length.
+    esp: Vec<(u64, u64)>,
+    /// Runs of the ESP that must be zeros.
+    esp_zeros: Vec<(u64, u64)>,
+}
+
+/// The kernel's command line, the same on every machine of an architecture.
+///
+/// `panic=10`: a trial that dies goes back by itself. `systemd.gpt_auto=0`: the generator would mount the ESP. The
+/// serial console comes last, so that it is `/dev/console`; machines without one fall back to the screen.
+pub fn cmdline(arch: Arch, extra: &[String]) -> String {
+    let serial = match arch {
+        Arch::Amd64 => "console=ttyS0,115200n8",
+        Arch::Arm64 => "console=ttyAMA0,115200n8",
+    };
+    let mut line = format!("ro quiet panic=10 systemd.gpt_auto=0 console=tty0 {serial}");
+    for argument in extra {
+        line.push(' ');
+        line.push_str(argument);
+    }
+    line
+}
+
+/// Builds the release, unless the directory holds it already.
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn build(input: &ReleaseInput<'_>) -> Result<Release, BuildError> {
+    build_after(input, None)
+}
+
+/// As [`build`], with files placed where the release before had them (its `placement.txt`). The placement is then one
+/// more thing that the bytes depend on, and belongs into [`ReleaseInput::inputs`].
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn build_after(input: &ReleaseInput<'_>, previous: Option<&Placement>) -> Result<Release, BuildError> {
+    let out = &input.out;
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| BuildError::Write { path, source }
+    };
+    fs::create_dir_all(out).map_err(failed(out))?;
+    let lock = File::create(out.join(LOCK)).map_err(failed(&out.join(LOCK)))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(BuildError::Busy { path: out.clone() }),
+        Err(TryLockError::Error(source)) => return Err(failed(&out.join(LOCK))(source)),
+    }
+    let key = SigningKey::from_bytes(input.signing_key.expose());
+    if let Ok(release) = open(out)
+        && release.inputs == input.inputs
+        && release.is_signed_by(input.signing_key)
+    {
+        return Ok(release);
+    }
+    let record_path = out.join(RECORD);
+    match fs::remove_file(&record_path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&record_path)(e)),
+        _ => {}
+    }
+
+    let arch = input.arch.debian();
+    let root_input = RootInput { tree: input.tree, agent: input.agent, of: [&input.cluster, arch], previous };
+    let (root, uki) = rayon::join(
+        || {
+            let started = Instant::now();
+            let root = root_input.plan()?;
+            check_slot(root.size() + crate::verity::tree_size(root.size()) + MANIFEST_SIZE)?;
+            let planned = started.elapsed();
+            let mut written = None;
+            replace(&out.join(ROOT), |file| root.write(file).map(|w| written = Some(w)))?;
+            let placement = root.placement();
+            replace(&out.join(PLACEMENT), |file| io::Write::write_all(&mut &*file, placement.as_bytes()))?;
+            Ok::<_, BuildError>((root.salt, written, planned, started.elapsed()))
+        },
+        || {
+            let started = Instant::now();
+            unified_kernel(input, &key.verifying_key()).map(|uki| (uki, started.elapsed()))
+        },
+    );
+    let ((salt, written, planned, root_took), (uki, uki_took)) = (root?, uki?);
+    let Some(Written { size, tree_size, root_hash }) = written else {
+        return Err(BuildError::Manifest);
+    };
+
+    let started = Instant::now();
+    replace(&out.join(UKI), |file| io::Write::write_all(&mut &*file, &uki.image))?;
+    let (esp, esp_zeros) = write_esp(input, &uki.image)?;
+    replace(&out.join(SBOM), |file| io::Write::write_all(&mut &*file, input.sbom))?;
+    let manifest = Manifest {
+        format: 1,
+        cluster: input.cluster.clone(),
+        version: input.version,
+        time: input.time,
+        arch: input.arch,
+        boards: input.boards.clone(),
+        root_size: size,
+        verity_size: tree_size,
+        verity_root: hex::encode(root_hash),
+        verity_salt: hex::encode(salt),
+        uki_sha256: hex::encode(Sha256::digest(&uki.image)),
+        uki_size: uki.image.len() as u64,
+        kernel: input.kernel.version.clone(),
+        kubernetes: input.kubernetes.clone(),
+        tool: input.tool.clone(),
+    };
+    let signed = sign(&manifest, &key)?;
+    let area = signed.to_area().ok_or(BuildError::Manifest)?;
+    replace(&out.join(MANIFEST), |file| io::Write::write_all(&mut &*file, &area))?;
+
+    let sizes = vec![
+        ("root".to_string(), size),
+        ("hash tree".to_string(), tree_size),
+        ("kernel".to_string(), input.kernel.image.len() as u64),
+        ("initramfs".to_string(), uki.initramfs),
+        ("kernel image".to_string(), uki.image.len() as u64),
+    ];
+    let record = Record { format: 1, inputs: input.inputs.clone(), sizes, esp, esp_zeros };
+    let text = serde_json::to_vec_pretty(&record).map_err(|_| BuildError::Manifest)?;
+    replace(&record_path, |file| io::Write::write_all(&mut &*file, &text))?;
+    let millis = |d: std::time::Duration| d.as_millis() as u64;
+    let steps = vec![
+        ("plan root", millis(planned)),
+        ("write root", millis(root_took - planned)),
+        ("kernel image", millis(uki_took)),
+        ("boot partition", millis(started.elapsed())),
+    ];
+    Ok(Release::new(out, record, signed, manifest, steps))
+}
+
+fn check_slot(size: u64) -> Result<(), BuildError> {
+    let percent = slot_percent(size);
+    if percent > SLOT_FULL_PERCENT { Err(BuildError::SlotFull { size, percent }) } else { Ok(()) }
+}
+
+fn slot_percent(size: u64) -> u64 {
+    (size * 100).div_ceil(ROOT_SIZE)
+}
+
+struct UnifiedKernel {
+    image: Vec<u8>,
+    /// Bytes of the compressed initramfs.
+    initramfs: u64,
+}
+
+fn unified_kernel(input: &ReleaseInput<'_>, key: &VerifyingKey) -> Result<UnifiedKernel, BuildError> {
+    check_agent(input.agent, input.arch)?;
+    let (stub_path, package) = match input.arch {
+        Arch::Amd64 => ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi"),
+        Arch::Arm64 => ("/usr/lib/systemd/boot/efi/linuxaa64.efi.stub", "systemd-boot-efi"),
+    };
+    let stub = input.tree.read(stub_path).ok_or_else(|| missing(stub_path, package))?;
+    let os_release = "/usr/lib/os-release";
+    let os_release = input.tree.read_text(os_release).ok_or_else(|| missing(os_release, "base-files"))?;
+    let found = modules::collect(input.kernel, &input.boards)?;
+    let files: Vec<_> =
+        found.iter().map(|m| ModuleFile { path: module_path(&m.path.to_text()), bytes: &m.bytes }).collect();
+    let parts = Initramfs { agent: input.agent, modules: &files, keys: &[key.to_bytes()] };
+    let initramfs =
+        parts.compressed().map_err(|source| BuildError::Write { path: input.out.join(UKI), source })?;
+    let image = Uki {
+        stub,
+        kernel: &input.kernel.image,
+        initramfs: &initramfs,
+        cmdline: &cmdline(input.arch, &input.cmdline),
+        os_release,
+        uname: &input.kernel.version,
+    }
+    .assemble()?;
+    let size = image.len() as u64;
+    if size > UKI_SIZE {
+        return Err(BuildError::UkiTooLarge { size });
+    }
+    Ok(UnifiedKernel { image, initramfs: initramfs.len() as u64 })
+}
+
+fn missing(path: &str, package: &'static str) -> BuildError {
+    BuildError::Missing { path: path.to_string(), package }
+}
+
+/// Where a module of the tree lies in the initramfs: the same place, uncompressed.
+fn module_path(path: &str) -> String {
+    let end = path.rfind(".ko").map_or(path.len(), |at| at + 3);
+    path[..end].to_string()
+}
+
+/// ELF header and program headers (System V ABI): a program of the machine, without an interpreter.
+fn check_agent(agent: &[u8], arch: Arch) -> Result<(), BuildError> {
+    const INTERPRETER: u32 = 3;
+    let machine: u16 = match arch {
+        Arch::Amd64 => 62,
+        Arch::Arm64 => 183,
+    };
+    let number = |at: usize, length: usize| -> Option<u64> {
+        let bytes = agent.get(at..at.checked_add(length)?)?;
+        Some(bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+    };
+    let is_static = || -> Option<bool> {
+        let right = agent.get(..5)? == b"\x7fELF\x02" && number(18, 2)? == u64::from(machine);
+        let (table, size, count) =
+            (number(32, 8)? as usize, number(54, 2)? as usize, number(56, 2)? as usize);
+        let mut kinds = (0..count).map(|i| number(table.checked_add(i * size)?, 4));
+        Some(right && kinds.all(|kind| kind.is_some_and(|k| k != u64::from(INTERPRETER))))
+    };
+    if is_static() == Some(true) { Ok(()) } else { Err(BuildError::Agent { arch }) }
+}
+
+type Runs = Vec<(u64, u64)>;
+
+/// Writes the ESP and gives its runs: those with contents, and those that must be zeros.
+fn write_esp(input: &ReleaseInput<'_>, uki: &[u8]) -> Result<(Runs, Runs), BuildError> {
+    let loader_path = match input.arch {
+        Arch::Amd64 => "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
+        Arch::Arm64 => "/usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
+    };
+    let loader = input.tree.read(loader_path).ok_or_else(|| missing(loader_path, "systemd-boot-efi"))?;
+    let conf = loader_conf(Slot::A);
+    let serial = derive::bytes("esp serial", &[&input.cluster, input.arch.debian()]);
+    let serial = u32::from_le_bytes([serial[0], serial[1], serial[2], serial[3]]);
+    let esp = Esp { arch: input.arch, loader, uki, conf: &conf, serial, time: input.time };
+    let volume = esp.plan()?;
+    // Behind the padding of slot A's image only the head of slot B's and what holds something matters.
+    let end_of = |slot| volume.extent(uki_path(slot)).map_or((0, 0), |e| (e.offset, e.offset + e.length));
+    let ((_, a_end), (b_start, _)) = (end_of(Slot::A), end_of(Slot::B));
+    let (mut runs, mut zeros): (Runs, Runs) = (Vec::new(), Vec::new());
+    replace(&input.out.join(ESP), |file| {
+        file.set_len(volume.size())?;
+        for segment in volume.segments() {
+            let (start, length) = (segment.offset, segment.content.len());
+            match segment.content {
+                bramble_fat::Content::Bytes(bytes) => {
+                    for (index, piece) in bytes.chunks(disk::STEP).enumerate() {
+                        disk::write_sparse(file, start + (index * disk::STEP) as u64, piece)?;
+                    }
+                    runs.push((start, length));
+                }
+                bramble_fat::Content::Zeros(_) if start < a_end => {
+                    zeros.push((start, length.min(a_end - start)));
+                }
+                bramble_fat::Content::Zeros(_) => {}
+            }
+        }
+        Ok(())
+    })?;
+    let head = (b_start.max(a_end), bramble_api::layout::BLOCK);
+    if !zeros.contains(&head) {
+        zeros.push(head);
+    }
+    Ok((runs, zeros))
+}
+
+fn sign(manifest: &Manifest, key: &SigningKey) -> Result<Signed, BuildError> {
+    let json = serde_json::to_vec(manifest).map_err(|_| BuildError::Manifest)?;
+    let mut signed =
+        Signed { key: Sha256::digest(key.verifying_key().as_bytes()).into(), signature: [0; 64], json };
+    signed.signature = key.sign(&signed.message()).to_bytes();
+    Ok(signed)
+}
+
+/// Writes a file under another name and renames it.
+fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<(), BuildError> {
+    let failed = |source| BuildError::Write { path: path.to_path_buf(), source };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let file = File::create(&partial).map_err(failed)?;
+    let written = write(&file).and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        // A full disk is not left fuller; the first error is the one to report.
+        let _ = fs::remove_file(&partial);
+    }
+    written.map_err(failed)
+}
+
+/// The release that a directory holds, its manifest's signature not yet checked against a key.
+///
+/// # Errors
+/// There is none, or a file is missing or has another length than was written.
+pub fn open(directory: &Path) -> Result<Release, OpenError> {
+    let read = |name: &str| {
+        let path = directory.join(name);
+        fs::read(&path).map_err(|source| OpenError::Read { path, source })
+    };
+    let damaged = |name: &str, what| OpenError::Damaged { path: directory.join(name), what };
+    let text = match read(RECORD) {
+        Err(OpenError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Err(OpenError::None { path: directory.to_path_buf() });
+        }
+        text => text?,
+    };
+    let record: Record =
+        serde_json::from_slice(&text).map_err(|_| damaged(RECORD, "not a record of a release"))?;
+    let signed = Signed::parse(&read(MANIFEST)?).map_err(|_| damaged(MANIFEST, "not a manifest"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&signed.json).map_err(|_| damaged(MANIFEST, "not a manifest"))?;
+    for (name, size) in [
+        (ROOT, manifest.root_size + manifest.verity_size),
+        (UKI, manifest.uki_size),
+        (ESP, bramble_api::layout::ESP_SIZE),
+    ] {
+        let path = directory.join(name);
+        let found = fs::metadata(&path).map_err(|source| OpenError::Read { path, source })?;
+        if found.len() != size {
+            return Err(damaged(name, "another length than was written"));
+        }
+    }
+    Ok(Release::new(directory, record, signed, manifest, Vec::new()))
+}
+
+impl Release {
+    fn new(
+        directory: &Path,
+        record: Record,
+        signed: Signed,
+        manifest: Manifest,
+        steps: Vec<(&'static str, u64)>,
+    ) -> Release {
+        Release {
+            directory: directory.to_path_buf(),
+            inputs: record.inputs.clone(),
+            sizes: record.sizes.clone(),
+            slot_percent: slot_percent(manifest.root_size + manifest.verity_size + MANIFEST_SIZE),
+            steps,
+            manifest,
+            signed,
+            record,
+        }
+    }
+
+    /// Whether this key signed the manifest.
+    pub fn is_signed_by(&self, key: &Secret<[u8; 32]>) -> bool {
+        let key = SigningKey::from_bytes(key.expose()).verifying_key();
+        let signature = Signature::from_bytes(&self.signed.signature);
+        key.verify_strict(&self.signed.message(), &signature).is_ok()
+    }
+
+    /// Where the release before had its files, for [`build_after`]; `None` when that is not known any more.
+    pub fn placement(&self) -> Option<Placement> {
+        fs::read_to_string(self.directory.join(PLACEMENT)).ok()?.parse().ok()
+    }
+
+    /// Path of the unified kernel image, without padding.
+    pub fn uki(&self) -> PathBuf {
+        self.directory.join(UKI)
+    }
+
+    /// The ESP of a new disk, which begins at `start`.
+    pub(crate) fn place_esp(&self, start: u64, map: &mut Builder) {
+        for (offset, length) in &self.record.esp {
+            map.file(start + offset, *length, &self.directory.join(ESP), *offset);
+        }
+        for (offset, length) in &self.record.esp_zeros {
+            map.zeros(start + offset, *length);
+        }
+    }
+
+    /// A root slot of `size` bytes at `start`: image and hash tree at its head, the manifest at its tail.
+    pub(crate) fn place_root(&self, start: u64, size: u64, map: &mut Builder) {
+        let length = self.manifest.root_size + self.manifest.verity_size;
+        map.file(start, length, &self.directory.join(ROOT), 0);
+        map.file(start + size - MANIFEST_SIZE, MANIFEST_SIZE, &self.directory.join(MANIFEST), 0);
+    }
+}
+
+#[cfg(test)]
+#[path = "release_tests.rs"]
+mod tests;
