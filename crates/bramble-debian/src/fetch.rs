@@ -75,7 +75,7 @@ pub enum FetchError {
         version: String,
         /// Why.
         #[source]
-        source: DownloadError,
+        source: Box<DownloadError>,
     },
     /// No mirror that was asked has the file any more.
     #[error("{name} {version} is no longer on {host}: the archive drops superseded packages")]
@@ -114,7 +114,8 @@ impl FetchError {
     pub fn hint(&self) -> &'static str {
         match self {
             FetchError::Gone { .. } => "`bramble lock --update` locks the packages that the archive has now",
-            FetchError::Package { source, .. } | FetchError::Cache { source } => source.hint(),
+            FetchError::Package { source, .. } => source.hint(),
+            FetchError::Cache { source } => source.hint(),
             FetchError::BadLock { .. } => "restore bramble.lock from git, or run `bramble lock --update`",
             FetchError::Cancelled => "run the same command again: it goes on where it stopped",
         }
@@ -207,14 +208,14 @@ fn fetch_one(
             Ok(()) => return Ok(()),
             Err(error) if error.is_the_mirrors() => last = Some(error),
             Err(DownloadError::Cancelled { .. }) => return Err(FetchError::Cancelled),
-            Err(error) => return Err(FetchError::Package { name, version, source: error }),
+            Err(error) => return Err(FetchError::Package { name, version, source: Box::new(error) }),
         }
     }
     Err(match last {
         Some(DownloadError::Http(HttpError::NotFound { host, url })) => {
             FetchError::Gone { name, version, host, url }
         }
-        Some(source) => FetchError::Package { name, version, source },
+        Some(source) => FetchError::Package { name, version, source: Box::new(source) },
         None => FetchError::Cancelled,
     })
 }

@@ -161,7 +161,7 @@ impl Marks {
 /// A server's answer.
 pub(crate) enum Answer {
     /// The file, from `start` on.
-    Body { start: u64, marks: Marks, body: Body },
+    Body { start: u64, marks: Marks, body: Box<Body> },
     /// The file is as it was.
     Unchanged,
     /// The range that was asked for does not exist.
@@ -237,11 +237,11 @@ impl Client {
             etag: header(response.headers(), "etag"),
             modified: header(response.headers(), "last-modified"),
         };
-        let body = Body {
+        let body = Box::new(Body {
             reader: Box::new(response.into_body().into_reader()),
             client: self.clone(),
             url: url.to_string(),
-        };
+        });
         Ok(Answer::Body { start, marks, body })
     }
 

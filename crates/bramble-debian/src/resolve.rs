@@ -7,7 +7,7 @@
 mod error;
 mod relation;
 
-pub use error::{Clash, Offer, ResolveError};
+pub use error::{Clash, Offer, ResolveError, UnknownPackage, UnmetDependency};
 
 use crate::index::{Index, Package};
 use bramble_api::lock::{LockedPackage, PackageSet};
@@ -189,14 +189,14 @@ impl<'p, 'a> Walk<'p, 'a> {
             } else {
                 Vec::new()
             };
-            return Err(ResolveError::Unknown {
+            return Err(ResolveError::Unknown(Box::new(UnknownPackage {
                 name: name.to_string(),
                 suite: suite.map(str::to_string),
                 arch: self.index.arch(),
                 offered,
                 providers,
                 nearest,
-            });
+            })));
         };
         self.take(package)
     }
@@ -348,14 +348,14 @@ impl<'p, 'a> Walk<'p, 'a> {
         for offer in &mut offered {
             offer.chosen = self.chosen.get(offer.name.as_str()).map(|c| c.package.version.to_string());
         }
-        ResolveError::Unmet {
+        ResolveError::Unmet(Box::new(UnmetDependency {
             chain: self.chain(Some(package.name)),
             package: package.name.to_string(),
             version: package.version.to_string(),
             clause: clause.text.to_string(),
             offered,
             nearest,
-        }
+        }))
     }
 
     /// From the package that was asked for down to `name`.

@@ -23,21 +23,8 @@ pub enum ResolveError {
         arch: Arch,
     },
     /// A package that was asked for is not there.
-    #[error("{}", unknown(.name, .suite.as_deref(), *.arch, .offered, .providers, .nearest))]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// From which suite.
-        suite: Option<String>,
-        /// For which architecture.
-        arch: Arch,
-        /// What the other suites have under that name.
-        offered: Vec<Offer>,
-        /// Packages that provide it as a virtual name.
-        providers: Vec<String>,
-        /// Names like it.
-        nearest: Vec<String>,
-    },
+    #[error("{0}")]
+    Unknown(Box<UnknownPackage>),
     /// A package was asked for and excluded.
     #[error("the package {name} is asked for and excluded at once")]
     AskedAndExcluded {
@@ -60,21 +47,8 @@ pub enum ResolveError {
         chain: Vec<String>,
     },
     /// Nothing meets a dependency.
-    #[error("{}", unmet(.chain, .package, .version, .clause, .offered, .nearest))]
-    Unmet {
-        /// Who needed the package, the package asked for first, the package itself last.
-        chain: Vec<String>,
-        /// The package whose dependency it is.
-        package: String,
-        /// Its version.
-        version: String,
-        /// The dependency as the archive states it.
-        clause: String,
-        /// What there is under those names.
-        offered: Vec<Offer>,
-        /// Names like those.
-        nearest: Vec<String>,
-    },
+    #[error("{0}")]
+    Unmet(Box<UnmetDependency>),
     /// Chosen packages exclude each other.
     #[error("{}", clashes(.0))]
     Clashes(Vec<Clash>),
@@ -96,14 +70,14 @@ impl ResolveError {
     /// What to try.
     pub fn hint(&self) -> &'static str {
         match self {
-            ResolveError::Unknown { suite: Some(_), .. } => {
+            ResolveError::Unknown(unknown) if unknown.suite.is_some() => {
                 "leave out the suite, or name one that has the package"
             }
-            ResolveError::Unknown { providers, .. } if !providers.is_empty() => {
+            ResolveError::Unknown(unknown) if !unknown.providers.is_empty() => {
                 "it is a virtual name: ask for one of the packages that provide it"
             }
-            ResolveError::Unknown { .. } => "see packages.debian.org for the packages of this release",
-            ResolveError::Unmet { .. } => {
+            ResolveError::Unknown(_) => "see packages.debian.org for the packages of this release",
+            ResolveError::Unmet(_) => {
                 "the mirror may be half way through an update: try again later, or ask for the package from backports as NAME/SUITE"
             }
             ResolveError::Clashes(_) => "leave out one of the two packages",
@@ -115,6 +89,40 @@ impl ResolveError {
             }
         }
     }
+}
+
+/// A package that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownPackage {
+    /// What was asked for.
+    pub name: String,
+    /// From which suite.
+    pub suite: Option<String>,
+    /// For which architecture.
+    pub arch: Arch,
+    /// What the other suites have under that name.
+    pub offered: Vec<Offer>,
+    /// Packages that provide it as a virtual name.
+    pub providers: Vec<String>,
+    /// Names like it, if nothing goes by that name.
+    pub nearest: Vec<String>,
+}
+
+/// A dependency that nothing meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnmetDependency {
+    /// Who needed the package, the package asked for first, the package itself last.
+    pub chain: Vec<String>,
+    /// The package whose dependency it is.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// The dependency as the archive states it.
+    pub clause: String,
+    /// What there is under those names.
+    pub offered: Vec<Offer>,
+    /// Names like those that nothing goes by.
+    pub nearest: Vec<String>,
 }
 
 /// A package that was looked at.
@@ -187,46 +195,33 @@ fn who(chain: &[String]) -> String {
     }
 }
 
-fn unknown(
-    name: &str,
-    suite: Option<&str>,
-    arch: Arch,
-    offered: &[Offer],
-    providers: &[String],
-    nearest: &[String],
-) -> String {
-    let place = suite.map_or_else(|| "the archive".to_string(), |suite| format!("the suite {suite}"));
-    let mut text = format!("there is no package {name} for {arch} in {place}");
-    if !offered.is_empty() {
-        text += &format!("; offered: {}", list(offered));
+impl fmt::Display for UnknownPackage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no package {} for {} in ", self.name, self.arch)?;
+        match &self.suite {
+            Some(suite) => write!(f, "the suite {suite}")?,
+            None => f.write_str("the archive")?,
+        }
+        write_list(f, "offered", &self.offered)?;
+        write_list(f, "provided by", &self.providers)?;
+        write_list(f, "nearest", &self.nearest)
     }
-    if !providers.is_empty() {
-        text += &format!("; provided by {}", list(providers));
-    }
-    if !nearest.is_empty() {
-        text += &format!("; nearest: {}", list(nearest));
-    }
-    text
 }
 
-fn unmet(
-    chain: &[String],
-    package: &str,
-    version: &str,
-    clause: &str,
-    offered: &[Offer],
-    nearest: &[String],
-) -> String {
-    let mut text = format!("{package} {version} needs {clause}, which nothing meets ({})", who(chain));
-    if offered.is_empty() {
-        text += "; the archive has no such package";
-    } else {
-        text += &format!("; offered: {}", list(offered));
+impl fmt::Display for UnmetDependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UnmetDependency { package, version, clause, chain, .. } = self;
+        write!(f, "{package} {version} needs {clause}, which nothing meets ({})", who(chain))?;
+        if self.offered.is_empty() {
+            f.write_str("; the archive has no such package")?;
+        }
+        write_list(f, "offered", &self.offered)?;
+        write_list(f, "nearest", &self.nearest)
     }
-    if !nearest.is_empty() {
-        text += &format!("; nearest: {}", list(nearest));
-    }
-    text
+}
+
+fn write_list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, title: &str, items: &[T]) -> fmt::Result {
+    if items.is_empty() { Ok(()) } else { write!(f, "; {title}: {}", list(items)) }
 }
 
 fn clashes(clashes: &[Clash]) -> String {

@@ -206,7 +206,7 @@ fn unknown_names_get_the_nearest() {
         "there is no package open-icsi for amd64 in the archive; nearest: open-iscsi"
     );
     let error = run("mawk 1 Provides: awk", &request(&["awk"])).unwrap_err();
-    assert_eq!(error.to_string(), "there is no package awk for amd64 in the archive; provided by mawk");
+    assert_eq!(error.to_string(), "there is no package awk for amd64 in the archive; provided by: mawk");
     let error = run("a 1", &request(&["a/trixie-backports"])).unwrap_err();
     assert!(error.to_string().ends_with("in the suite trixie-backports; offered: a 1 (trixie)"), "{error}");
 }

@@ -84,7 +84,7 @@ fn of_package(error: FetchError) -> DownloadError {
     match error {
         FetchError::Package { name, source, .. } => {
             assert_eq!(name, "large");
-            source
+            *source
         }
         other => panic!("another kind of error: {other:?}"),
     }
