@@ -164,6 +164,9 @@ impl Check {
 /// What one header says beside the table.
 struct Copy {
     table: Table,
+    /// The entries as they are on disk, whole sectors. Repair copies these: other tools may have left more in them than
+    /// we understand, and both headers carry a checksum over all of it.
+    bytes: Vec<u8>,
     entries: u32,
     first_usable: u64,
     alternate: u64,
@@ -184,7 +187,7 @@ impl Table {
     /// Order: backup, protective MBR, primary with its header last, so that a cut leaves no table, or one that a repair
     /// completes. What lay in sector 0 is overwritten.
     pub fn writes(&self, disk: u64) -> Result<Vec<Write>, TableError> {
-        let encoded = self.encode(disk, ENTRIES, PRIMARY_ENTRIES + entry_sectors(ENTRIES))?;
+        let encoded = self.encode(disk, ENTRIES, PRIMARY_ENTRIES + entry_sectors(ENTRIES), None)?;
         let mbr = mbr::protective(disk / SECTOR, &[0; SECTOR as usize]);
         Ok(vec![
             write(encoded.backup_entries_at, &encoded.entries, "backup entries"),
@@ -195,7 +198,14 @@ impl Table {
         ])
     }
 
-    fn encode(&self, disk: u64, entries: u32, first_usable: u64) -> Result<Encoded, TableError> {
+    /// With the `bytes` of the entries, if they are known already.
+    fn encode(
+        &self,
+        disk: u64,
+        entries: u32,
+        first_usable: u64,
+        bytes: Option<Vec<u8>>,
+    ) -> Result<Encoded, TableError> {
         let sectors = disk / SECTOR;
         let table = entry_sectors(entries);
         // Two tables, the MBR, and one sector to use.
@@ -206,11 +216,14 @@ impl Table {
         let last_usable = last - table - 1;
         self.validate(entries, first_usable, last_usable)?;
 
-        let mut bytes = vec![0; table as usize * SECTOR as usize];
-        for partition in &self.partitions {
-            let at = (partition.number as usize - 1) * ENTRY_BYTES;
-            partition.encode(&mut bytes[at..at + ENTRY_BYTES]);
-        }
+        let bytes = bytes.unwrap_or_else(|| {
+            let mut bytes = vec![0; table as usize * SECTOR as usize];
+            for partition in &self.partitions {
+                let at = (partition.number as usize - 1) * ENTRY_BYTES;
+                partition.encode(&mut bytes[at..at + ENTRY_BYTES]);
+            }
+            bytes
+        });
         let checksum = crc32fast::hash(&bytes[..entries as usize * ENTRY_BYTES]);
         let header = |own: u64, alternate: u64, entries_at: u64| {
             let mut header = vec![0; SECTOR as usize];
@@ -345,7 +358,12 @@ pub fn check(source: &mut (impl Read + Seek), disk: u64) -> Result<Check, CheckE
             } else {
                 match backup {
                     Err(bad) => findings.push(Finding::BackupBad(bad.defect)),
-                    Ok(backup) if backup.table != primary.table => findings.push(Finding::CopiesDiffer),
+                    Ok(backup)
+                        if (backup.table.disk_guid, &backup.bytes)
+                            != (primary.table.disk_guid, &primary.bytes) =>
+                    {
+                        findings.push(Finding::CopiesDiffer)
+                    }
                     Ok(_) => {}
                 }
             }
@@ -367,8 +385,8 @@ pub fn check(source: &mut (impl Read + Seek), disk: u64) -> Result<Check, CheckE
             return Err(CheckError::NoTable { primary: primary.defect, backup: backup.defect });
         }
     };
-    let Copy { table, entries, first_usable, .. } = used;
-    let encoded = table.encode(disk, entries, first_usable).map_err(CheckError::DoesNotFit)?;
+    let Copy { table, bytes, entries, first_usable, .. } = used;
+    let encoded = table.encode(disk, entries, first_usable, Some(bytes)).map_err(CheckError::DoesNotFit)?;
     let new_mbr = if mbr::is_protective(&old_mbr) {
         old_mbr
     } else {
@@ -440,14 +458,14 @@ fn read_copy(source: &mut (impl Read + Seek), at: u64, sectors: u64) -> Result<R
         Some(alternate).filter(|alternate| (PRIMARY_ENTRIES..sectors).contains(alternate));
     let bad = |defect| Ok(Err(Bad { defect, alternate: alternate_on_disk }));
     let bytes = read(source, entries_at, table as usize * SECTOR as usize)?;
-    let bytes = &bytes[..entries as usize * ENTRY_BYTES];
-    if crc32fast::hash(bytes) != u32_at(&header, 88) {
+    let used = &bytes[..entries as usize * ENTRY_BYTES];
+    if crc32fast::hash(used) != u32_at(&header, 88) {
         return bad(Defect::EntriesChecksum);
     }
     let mut guid = [0; 16];
     guid.copy_from_slice(&header[56..72]);
     let mut partitions = Vec::new();
-    for (number, entry) in (1..).zip(bytes.chunks_exact(ENTRY_BYTES)) {
+    for (number, entry) in (1..).zip(used.chunks_exact(ENTRY_BYTES)) {
         if entry[..16].iter().all(|byte| *byte == 0) {
             continue;
         }
@@ -460,7 +478,7 @@ fn read_copy(source: &mut (impl Read + Seek), at: u64, sectors: u64) -> Result<R
     if table.validate(entries, first_usable, last_usable).is_err() {
         return bad(Defect::ImpossibleEntry);
     }
-    Ok(Ok(Copy { table, entries, first_usable, alternate }))
+    Ok(Ok(Copy { table, bytes, entries, first_usable, alternate }))
 }
 
 fn entry_sectors(entries: u32) -> u64 {

@@ -143,6 +143,28 @@ fn damage_is_found_and_mended() {
     }
 }
 
+/// Other tools leave things behind names and in unused entries, and name partitions in no UTF-16 at all.
+#[test]
+fn what_is_not_understood_survives_a_repair() {
+    let mut disk = written();
+    let entries = 1024..1024 + 128 * 128;
+    disk[1024 + 126..1024 + 128].fill(0x41);
+    disk[1024 + 3 * 128 + 40] = 0x42;
+    // An unpaired surrogate.
+    disk[1024 + 128 + 56..1024 + 128 + 58].copy_from_slice(&0xd800u16.to_le_bytes());
+    let sum = crc32fast::hash(&disk[entries.clone()]);
+    disk[512 + 88..512 + 92].copy_from_slice(&sum.to_le_bytes());
+    disk[512 + 16..512 + 20].fill(0);
+    let sum = crc32fast::hash(&disk[512..512 + 92]);
+    disk[512 + 16..512 + 20].copy_from_slice(&sum.to_le_bytes());
+    let before = disk[entries.clone()].to_vec();
+    let check = checked(&disk).unwrap();
+    assert_eq!(check.findings, [Finding::CopiesDiffer]);
+    apply(&mut disk, check.repair_writes());
+    assert_eq!(checked(&disk).unwrap().findings, []);
+    assert!(disk[entries] == before);
+}
+
 /// A cut after each write, and in the middle of each, with the sector that was being written spoiled.
 #[test]
 fn a_cut_during_repair_loses_nothing() {
