@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// Writes the document for the packages and programs of a release. It has no serial number and no time of its own,
 /// so that the same release has the same document.
 pub fn document(packages: &[Package], programs: &[LockedProgram], arch: Arch, release: &str) -> Vec<u8> {
-    let mut components: Vec<Value> = packages.iter().map(|package| of_package(package)).collect();
+    let mut components: Vec<Value> = packages.iter().map(of_package).collect();
     components.extend(programs.iter().map(of_program));
     let document = json!({
         "bomFormat": "CycloneDX",

@@ -38,23 +38,20 @@ impl Index {
         for word in [MAGIC, VERSION, 0] {
             out.extend_from_slice(&word.to_be_bytes());
         }
-        let entries: Vec<(&[u8], &[(u32, String)])> =
+        let entries: Vec<Entry<'_>> =
             self.keys.iter().map(|(key, values)| (key.as_slice(), values.as_slice())).collect();
-        let root = write_root(&entries, &mut out);
+        // The root never has a prefix, even where all keys begin alike.
+        let root = write_node(&entries, 0, 0, &mut out);
         out[8..12].copy_from_slice(&root.to_be_bytes());
         out
     }
 }
 
-type Entries<'a> = [(&'a [u8], &'a [(u32, String)])];
-
-/// The root has no prefix even where all keys share one: depmod never gives it one unless the first key does.
-fn write_root(entries: &Entries<'_>, out: &mut Vec<u8>) -> u32 {
-    write_node(entries, 0, 0, out)
-}
+/// A key and its values.
+type Entry<'a> = (&'a [u8], &'a [(u32, String)]);
 
 /// Writes the node of `entries`, which agree up to `start`; the node's prefix reaches from there to `end`.
-fn write_node(entries: &Entries<'_>, start: usize, end: usize, out: &mut Vec<u8>) -> u32 {
+fn write_node(entries: &[Entry<'_>], start: usize, end: usize, out: &mut Vec<u8>) -> u32 {
     let (values, longer) = match entries.first() {
         Some((key, values)) if key.len() == end => (*values, &entries[1..]),
         _ => (&[][..], entries),
@@ -94,7 +91,7 @@ fn write_node(entries: &Entries<'_>, start: usize, end: usize, out: &mut Vec<u8>
 }
 
 /// How many bytes from `from` on all keys of a group share. They are sorted, so the first and the last decide.
-fn common_prefix(group: &Entries<'_>, from: usize) -> usize {
+fn common_prefix(group: &[Entry<'_>], from: usize) -> usize {
     let (Some((first, _)), Some((last, _))) = (group.first(), group.last()) else { return 0 };
     first[from..].iter().zip(&last[from..]).take_while(|(a, b)| a == b).count()
 }

@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Counts shapes of the cached document.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Most bytes of one module; the largest of Debian's (amdgpu) has 30 MB.
 const MAX_MODULE: u64 = 256 << 20;
@@ -97,7 +97,9 @@ fn module(path: &str, content: &Content) -> Result<Scanned, KernelError> {
             _ => {}
         }
     }
-    out.exports.extend(strings(b"__ksymtab_strings"));
+    // Not `__ksymtab_strings`: that section also holds the names of name spaces.
+    out.exports
+        .extend(strings(b".strtab").filter_map(|name| name.strip_prefix("__ksymtab_").map(str::to_string)));
     Ok(out)
 }
 

@@ -5,8 +5,8 @@ use crate::tree::Node;
 /// A module as small as they come: an ELF file with the two sections that are read.
 fn elf(modinfo: &[&str], exports: &[&str]) -> Vec<u8> {
     let join = |parts: &[&str]| parts.iter().flat_map(|part| part.bytes().chain([0])).collect::<Vec<u8>>();
-    let names = b"\0.modinfo\0__ksymtab_strings\0.shstrtab\0".to_vec();
-    let sections = [(1u32, join(modinfo)), (10, join(exports)), (28, names)];
+    let names = b"\0.modinfo\0.strtab\0.shstrtab\0".to_vec();
+    let sections = [(1u32, join(modinfo)), (10, join(exports)), (18, names)];
     let mut out = vec![0; 64];
     out[..6].copy_from_slice(b"\x7fELF\x02\x01");
     let mut headers = vec![0; 64];
@@ -108,9 +108,9 @@ impl Fixture {
                 &["alias=fs-erofs", "softdep=pre: crypto-crc32c", "depends=net-fs"][..],
                 &[][..],
             ),
-            ("kernel/fs/netfs/net-fs.ko", &["depends="][..], &["netfs_read"][..]),
+            ("kernel/fs/netfs/net-fs.ko", &["depends="][..], &["__ksymtab_netfs_read", "CXL"][..]),
             ("kernel/crypto/crc32c_generic.ko", &["alias=crypto-crc32c", "depends="][..], &[][..]),
-            ("kernel/sound/core/snd.ko", &["depends="][..], &["snd_card_new"][..]),
+            ("kernel/sound/core/snd.ko", &["depends="][..], &["__ksymtab_snd_card_new"][..]),
             ("kernel/sound/usb/snd-usb.ko", &["depends=snd"][..], &[][..]),
             (
                 "kernel/fs/fuse/cuse.ko",
@@ -170,6 +170,7 @@ fn the_kernel_leaves_the_tree_and_its_tables_stay() {
     );
     assert_eq!(look_up(fixture.table("modules.alias.bin"), "fs_erofs"), ["erofs"]);
     assert_eq!(look_up(fixture.table("modules.symbols.bin"), "symbol:netfs_read"), ["net_fs"]);
+    assert!(look_up(fixture.table("modules.symbols.bin"), "symbol:CXL").is_empty());
     assert_eq!(look_up(fixture.table("modules.builtin.alias.bin"), "fs_ext4"), ["ext4"]);
     assert_eq!(look_up(fixture.table("modules.builtin.bin"), "ext4"), [""]);
     assert!(fixture.table("modules.devname").ends_with(b"cuse cuse c10:203\n"));

@@ -7,7 +7,9 @@ use crate::tree::Tree;
 const SELF: &str = "modes";
 
 /// Package, path, owner, group, mode (`None`: as packaged), recorded with dpkg-statoverride.
-const TABLE: &[(&str, &str, &str, &str, Option<u16>, bool)] = &[
+type Row = (&'static str, &'static str, &'static str, &'static str, Option<u16>, bool);
+
+const TABLE: &[Row] = &[
     // Starts system services for anyone on the bus: set-uid root, only for the bus itself to run.
     ("dbus", "/usr/lib/dbus-1.0/dbus-daemon-launch-helper", "root", "messagebus", Some(0o4754), true),
     // Set-gid, so that no other process of the user can trace the agent and read keys.
