@@ -102,8 +102,10 @@ fn boot() -> Result<Infallible, Failure> {
     let lent = places::lend(root)?;
     let settled = first::settle(&mut partitions, || stage(Stage::MakingData, "ext4"))?;
     drop(lent);
-    found.repaired.extend(settled.repaired);
-    found.repaired.append(&mut partitions.noticed);
+    for sentence in settled.repaired.into_iter().chain(std::mem::take(&mut partitions.noticed)) {
+        note(&sentence);
+        found.repaired.push(sentence);
+    }
     stage(Stage::Data, &format!("{} {} MiB", partitions.data.name, partitions.data.size >> 20));
     let document = settled.document;
     check_match(&found.manifest, &document)?;

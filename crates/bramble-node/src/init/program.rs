@@ -33,9 +33,34 @@ pub fn run(
     }
     let Output { status, stdout, stderr } =
         child.wait_with_output().map_err(|error| failed(error.to_string()))?;
-    let said = String::from_utf8_lossy(&[stdout, stderr].concat()).trim().replace(['\n', '\r'], "; ");
+    let said = last_words(&String::from_utf8_lossy(&[stdout, stderr].concat()));
     match status.code() {
         Some(code) => Ok((code, said)),
         None => Err(failed(format!("{status}; {said}"))),
+    }
+}
+
+/// What a program said, as one line that a console can show: its end, where the reason stands.
+fn last_words(said: &str) -> String {
+    const LENGTH: usize = 300;
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let line = lines.join("; ");
+    match line.char_indices().rev().nth(LENGTH) {
+        Some((from, _)) => format!("...{}", &line[from..]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_what_was_said_is_kept() {
+        assert_eq!(last_words("a\r\n\n b \n"), "a; b");
+        let long = last_words(&format!("{}\nRUN fsck MANUALLY", "é".repeat(1000)));
+        assert!(
+            long.starts_with("...é") && long.ends_with("; RUN fsck MANUALLY") && long.chars().count() < 310
+        );
     }
 }

@@ -161,7 +161,7 @@ impl fmt::Display for Reason {
                 "the data partition belongs to another installation; it was left alone. Flash with --keep-data to take it over, or without to erase it",
             ),
             Reason::DataDamaged(why) => {
-                write!(f, "the data partition is damaged and was left alone: {why}; restore it, or flash this machine again")
+                write!(f, "the data partition is damaged and was not formatted: {why}; restore it, or flash this machine again")
             }
             Reason::DataForeign => f.write_str(
                 "the data partition holds something that is not Bramble's; it was left alone. Flash this machine again to erase it",
