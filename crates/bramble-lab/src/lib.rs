@@ -20,6 +20,7 @@ mod terminal;
 mod wire;
 
 pub use client::Lab;
+pub use disk::server::DiskServer;
 pub use error::{Error, Refusal};
 pub use spec::{
     AccelChoice, BadMac, BaseSegment, Boot, Dhcp, Firmware, Forward, LabMachine, LabSpec, Mac, NetworkTime,

@@ -8,6 +8,7 @@
 mod extents;
 mod fate;
 mod overlay;
+pub mod server;
 pub(crate) mod snapshot;
 
 use std::fs::{File, OpenOptions};

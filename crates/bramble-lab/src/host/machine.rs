@@ -52,6 +52,17 @@ pub(super) struct Commons {
     pub(super) hub: Arc<Hub>,
     pub(super) nursery: Nursery,
     pub(super) computer: Computer,
+    /// What QEMU said when the computer's hypervisor turned out not to work; machines are emulated since.
+    pub(super) no_hypervisor: Mutex<Option<String>>,
+}
+
+impl Commons {
+    fn accel(&self, design: &Design) -> Accel {
+        if self.no_hypervisor.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return Accel::Tcg;
+        }
+        self.computer.accel(design.accel, design.machine.arch)
+    }
 }
 
 /// A machine of the lab.
@@ -164,8 +175,12 @@ impl Machine {
 
     /// Makes the machine's directory, disk and variables where they are missing; `true` when the disk is new.
     pub(super) fn make(&self) -> Result<bool, Refusal> {
-        let dir = self.dir();
         let design = self.settled().design.clone();
+        self.make_files(&design)
+    }
+
+    fn make_files(&self, design: &Design) -> Result<bool, Refusal> {
+        let dir = self.dir();
         std::fs::create_dir_all(&dir)
             .and_then(|()| std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)))
             .map_err(|e| Refusal::io("make", &dir, &e))?;
@@ -192,7 +207,8 @@ impl Machine {
         inner.power = Power::Busy;
         let design = inner.design.clone();
         drop(inner);
-        let result = self.make().and_then(|_| self.start(design));
+        let accel = self.commons.accel(&design);
+        let result = self.make_files(&design).and_then(|_| self.start_somehow(design, accel));
         let failed = result.is_err();
         if failed {
             self.lock().power = Power::Off { crashed: None, cut: None };
@@ -201,7 +217,21 @@ impl Machine {
         result.map(|()| true)
     }
 
-    fn start(self: &Arc<Machine>, design: Design) -> Result<(), Refusal> {
+    /// A hypervisor can be there and refuse to work: inside another virtual machine, or taken by another program.
+    /// QEMU then ends at once, and emulation is tried; only when that works was it the hypervisor's fault.
+    fn start_somehow(self: &Arc<Machine>, design: Design, accel: Accel) -> Result<(), Refusal> {
+        match self.start(design.clone(), accel) {
+            Err(Refusal::QemuFailed { last_words, .. }) if accel != Accel::Tcg => {
+                self.start(design, Accel::Tcg)?;
+                let mut trouble = self.commons.no_hypervisor.lock().unwrap_or_else(PoisonError::into_inner);
+                *trouble = Some(last_words);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn start(self: &Arc<Machine>, design: Design, accel: Accel) -> Result<(), Refusal> {
         let (name, dir, commons) = (&self.name, self.dir(), &self.commons);
         let arch = design.machine.arch;
         let qemu = qemu::find(arch, design.qemu.as_deref())?;
@@ -211,7 +241,6 @@ impl Machine {
             Refusal::io("open", &dir.join("disk.json"), &gone)
         })?;
         let disk = Arc::new(Disk::open(name, &dir, &record)?);
-        let accel = commons.computer.accel(design.accel, arch);
         let socket = |kind: &str| commons.runtime.join(format!("{}.{kind}", self.number));
         let sockets = Sockets {
             disk: socket("disk"),
@@ -659,7 +688,9 @@ impl Running {
         match (self.paused, &self.trouble) {
             (false, _) => MachineState::On,
             (true, Some(trouble)) => MachineState::Paused(trouble.clone()),
-            (true, None) => MachineState::Paused("QEMU holds it".into()),
+            (true, None) => {
+                MachineState::Paused("QEMU holds it; qemu.log beside its console log may say why".into())
+            }
         }
     }
 }

@@ -49,6 +49,7 @@ impl Site {
             hub: Arc::<Hub>::default(),
             nursery,
             computer: Computer::look(),
+            no_hypervisor: Mutex::default(),
         };
         let site = Site { commons: Arc::new(commons), inner: Mutex::default() };
         if let Some(spec) = spec {
@@ -160,6 +161,7 @@ impl Site {
                 report.created.push(name.clone());
             }
         }
+        let before = self.no_hypervisor();
         for (name, machine) in names.into_iter().zip(&machines) {
             if machine.power_on()? {
                 report.powered_on.push(name);
@@ -167,7 +169,17 @@ impl Site {
                 report.already_on.push(name);
             }
         }
+        if let (None, Some(why)) = (before, self.no_hypervisor()) {
+            let first = why.lines().next().unwrap_or_default();
+            report.differs.push(format!(
+                "machines are emulated, which is slow; this computer's hypervisor says: {first}"
+            ));
+        }
         Ok(report)
+    }
+
+    fn no_hypervisor(&self) -> Option<String> {
+        self.commons.no_hypervisor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn write_spec(&self, spec: &LabSpec) -> Result<(), Refusal> {
