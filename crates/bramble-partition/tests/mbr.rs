@@ -149,7 +149,8 @@ fn a_gpt_is_no_mbr() {
 
 #[test]
 fn impossible_tables_are_refused() {
-    let changes: [(u8, fn(&mut Table)); 8] = [
+    type Change = fn(&mut Table);
+    let changes: [(u8, Change); 8] = [
         (2, |t| t.partitions[1].start = 7 * MIB),
         (7, |t| t.partitions[6].start = 36 * MIB),
         (7, |t| t.partitions[6].size += SECTOR),
