@@ -1,6 +1,7 @@
 #!/bin/bash
 # A control plane and a worker from the files that this crate makes, each in network and mount namespaces of this host:
-#   two-nodes.sh up PROGRAMS etcd|sqlite host-gw|vxlan    starts both, the worker five seconds after the control plane
+#   two-nodes.sh up PROGRAMS etcd|sqlite host-gw|vxlan [expired]    starts both, the worker five seconds after the
+#     control plane; with "expired" the worker's first client certificate has run out before it ever started
 #   two-nodes.sh check                                    both Ready, a pod of n2 reaches a service on n1 by name, ...
 #   two-nodes.sh kc ARGS...                               kubectl as administrator
 #   two-nodes.sh down
@@ -47,7 +48,7 @@ unit() {
 case ${1:-} in
 up)
   [ -e "$R" ] && { echo "$R exists: run down first" >&2; exit 1; }
-  mkdir -p "$R/pids" "$R/log"; "$REHEARSE" "$R" "$2" "$3" "$4" || exit 1
+  mkdir -p "$R/pids" "$R/log"; "$REHEARSE" "$R" "${@:2}" || exit 1
   ip netns add br-sw; ip -n br-sw link add br0 type bridge; ip -n br-sw addr add 10.77.0.1/24 dev br0; ip -n br-sw link set br0 up
   for n in $NODES; do
     ip netns add br-$n; ip -n br-sw link add $n type veth peer name eth0 netns br-$n; ip -n br-sw link set $n master br0 up
@@ -137,9 +138,10 @@ Y
   kc create secret generic known --from-literal=v=FindMeInTheDatastore >/dev/null
   grep -rqa FindMeInTheDatastore "$R/var/n1/lib/etcd" "$R/var/n1/lib/kine" && fail "a Secret lies in the clear"
   # The kubelets' identities: renewed, and good for nothing but their own node.
-  within 30 test -e "$R/var/n2/lib/kubelet/pki/$(printf %032x 2)/kubelet-client-current.pem" || fail "n2's certificate was not renewed"
+  dir=$R/var/n2/lib/kubelet/pki/$(printf %032x 2)
+  within 30 test -L "$dir/kubelet-client-current.pem" || fail "n2's certificate was not renewed"
+  pem=$dir/$(basename "$(readlink "$dir/kubelet-client-current.pem")")
   n2() { nsenter --net=/run/netns/br-n2 "$R/image/usr/bin/kube" kubectl --server https://10.77.0.11:6443 --certificate-authority "$R/n2/etc/kubernetes/pki/serving-ca.crt" --client-certificate "$1" --client-key "$1" "${@:2}"; }
-  pem=$R/var/n2/lib/kubelet/pki/$(printf %032x 2)/kubelet-client-current.pem
   n2 "$pem" get node n2 >/dev/null || fail "n2 may not read itself"
   n2 "$pem" patch node n1 --type merge -p '{"metadata":{"labels":{"x":"y"}}}' 2>&1 | grep -q -i forbidden || fail "n2 changed n1"
   n2 "$pem" label node n2 node-role.kubernetes.io/control-plane= 2>&1 | grep -q -i forbidden || fail "n2 named its role"
@@ -154,5 +156,5 @@ down)
   for n in $NODES sw; do for p in $(ip netns pids br-$n 2>/dev/null); do kill -9 "$p" 2>/dev/null; done; sleep .3; ip netns del br-$n; done
   for c in $controllers; do find /sys/fs/cgroup/$c/bramble -depth -type d -exec rmdir {} + 2>/dev/null; done
   rm -rf "$R" ;;
-*) sed -n '2,9p' "$SELF"; exit 64 ;;
+*) sed -n '2,10p' "$SELF"; exit 64 ;;
 esac

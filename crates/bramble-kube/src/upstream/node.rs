@@ -107,10 +107,9 @@ fn kubelet(node: &Node, out: &mut Rendered) {
         }),
     );
     let network = &node.document.network;
-    let mut resolv: String = network.dns.iter().map(|ip| format!("nameserver {ip}\n")).collect();
-    if !network.domain.is_empty() {
-        resolv.insert_str(0, &format!("search {}\n", network.domain));
-    }
+    // No search domain: cluster names are shorter than the resolver's five dots, so each would be asked for outside first,
+    // under that domain, and be slow whenever the house's name server is.
+    let resolv: String = network.dns.iter().map(|ip| format!("nameserver {ip}\n")).collect();
     out.file(format!("{ETC}/resolv.conf"), 0o644, resolv);
 
     // Renewed certificates belong to one incarnation: a data partition taken over from an older installation must not
