@@ -197,8 +197,8 @@ pub struct Kubernetes {
     /// What only a control plane has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
-    /// Certificates, keys and kubeconfigs below /etc/kubernetes, path relative to it. `.key` and `.conf` files are
-    /// written with mode 0600, others with 0644.
+    /// Certificates, keys and kubeconfigs below /etc/kubernetes, path relative to it. `.crt` and `.pub` files are
+    /// written with mode 0644, all others with 0600.
     pub files: BTreeMap<String, String>,
 }
 
