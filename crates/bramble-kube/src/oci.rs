@@ -216,7 +216,12 @@ mod tests {
 
     #[test]
     fn layer_lists_directories_before_their_files() -> Result<(), Box<dyn std::error::Error>> {
-        insta::assert_snapshot!(listing(&layer(&image().entries)?)?, @"");
+        insta::assert_snapshot!(listing(&layer(&image().entries)?)?, @r"
+        -rw-r--r-- 0/0 0 1970-01-01 00:00 a
+        drwxr-xr-x 0/0 0 1970-01-01 00:00 bin/
+        drwxr-xr-x 0/0 0 1970-01-01 00:00 bin/deep/
+        -rwxr-xr-x 0/0 700 1970-01-01 00:00 bin/deep/tool
+        ");
         Ok(())
     }
 
@@ -224,7 +229,14 @@ mod tests {
     fn archive_is_the_same_every_time_and_names_its_image() -> Result<(), Box<dyn std::error::Error>> {
         let (one, two) = (archive(&image())?, archive(&image())?);
         assert_eq!(one.bytes, two.bytes);
-        insta::assert_snapshot!(format!("{}{}", index([(&one, "tool.tar")]), listing(&one.bytes)?), @"");
+        insta::assert_snapshot!(index([(&one, "tool.tar")]) + &listing(&one.bytes)?, @r"
+        sha256:8570a4b163790da791696c99121c6b2be062e596fa3e7f09bc6fac76b2591bba example.org/tool:1 tool.tar
+        -rw-r--r-- 0/0 30 1970-01-01 00:00 oci-layout
+        -rw-r--r-- 0/0 393 1970-01-01 00:00 index.json
+        -rw-r--r-- 0/0 254 1970-01-01 00:00 blobs/sha256/125e4c59eef16ad137cae3a007d571308642431bf2c9536c87c4cb991b3f805c
+        -rw-r--r-- 0/0 4096 1970-01-01 00:00 blobs/sha256/2b1cd69c823ee849961e5b4d18562e92c1ecced323cdb2ed3a8b0159d10efc68
+        -rw-r--r-- 0/0 397 1970-01-01 00:00 blobs/sha256/8570a4b163790da791696c99121c6b2be062e596fa3e7f09bc6fac76b2591bba
+        ");
         Ok(())
     }
 

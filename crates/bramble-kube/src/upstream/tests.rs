@@ -195,6 +195,6 @@ fn units_name_only_what_there_is() -> Outcome {
             }
         }
     }
-    assert_eq!(named, 14);
+    assert_eq!(named, 13);
     Ok(())
 }
