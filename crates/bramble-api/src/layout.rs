@@ -21,6 +21,17 @@ pub const DATA_MIN_SIZE: u64 = 2 << 30;
 pub const SLOT_FULL_PERCENT: u64 = 60;
 /// Space kept for one UKI on the ESP; a UKI is padded with zeros to this size, so that it can be overwritten in place.
 pub const UKI_SIZE: u64 = 112 << 20;
+
+/// Bytes of a slot's UKI file, padding counted, at most [`UKI_SIZE`]. Firmware reads the whole file at every start, so
+/// the room for later releases costs time: about two and a half times of what a release has today.
+pub const fn uki_size(arch: Arch) -> u64 {
+    match arch {
+        // 18 MB today; the kernel is compressed.
+        Arch::Amd64 => 48 << 20,
+        // 56 MB today; the kernel is not.
+        Arch::Arm64 => UKI_SIZE,
+    }
+}
 /// Bytes in a file system and verity block.
 pub const BLOCK: u64 = 4096;
 /// The signed manifest lies in the last this many bytes of a root slot.
