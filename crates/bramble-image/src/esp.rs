@@ -3,7 +3,7 @@
 //! Every file is one run of sectors whose place does not change over the life of the disk, so that an update writes
 //! an image in place and a commit writes one sector, and neither touches a FAT or a directory.
 
-use bramble_api::layout::{ALIGNMENT, ESP_SIZE, UKI_SIZE, loader_path, uki_path};
+use bramble_api::layout::{ALIGNMENT, ESP_SIZE, loader_path, uki_path, uki_size};
 use bramble_api::names::{Arch, Slot};
 use bramble_fat::{Entry, FatType, Options, PlanError, Volume};
 
@@ -60,8 +60,8 @@ impl<'a> Esp<'a> {
         };
         let entries = [
             Entry::file(loader_path(self.arch), self.loader),
-            Entry::file(uki_path(Slot::A), self.uki).padded_to(UKI_SIZE),
-            Entry::file(uki_path(Slot::B), &[]).padded_to(UKI_SIZE),
+            Entry::file(uki_path(Slot::A), self.uki).padded_to(uki_size(self.arch)),
+            Entry::file(uki_path(Slot::B), &[]).padded_to(uki_size(self.arch)),
             // A cut while this sector is written may spoil what a flash card programs with it.
             Entry::file(LOADER_CONF, self.conf).alone_in(ALIGNMENT),
         ];
@@ -73,7 +73,7 @@ impl<'a> Esp<'a> {
 mod tests {
     use super::*;
     use bramble_fat::Reader;
-    use std::io::Cursor;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn the_configuration_is_one_sector_of_text() {
@@ -96,26 +96,28 @@ mod tests {
         let volume = esp.plan().unwrap();
         let hot = volume.extent(LOADER_CONF).unwrap();
         assert_eq!((hot.length, hot.offset % ALIGNMENT), (512, 0));
+        let room = uki_size(Arch::Arm64);
         let b = volume.extent(uki_path(Slot::B)).unwrap();
-        assert_eq!(b.length, UKI_SIZE);
+        assert_eq!(b.length, room);
         for (path, other) in volume.extents() {
             let apart = other.offset + other.length <= hot.offset || other.offset >= hot.offset + ALIGNMENT;
             assert!(path == LOADER_CONF || apart, "{path} lies beside the hot sector");
         }
-        // The volume is mostly zeros; what is read here lies in the first half.
-        let mut bytes = vec![0; ESP_SIZE as usize];
+        // The volume is mostly zeros: a sparse file holds it.
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(ESP_SIZE).unwrap();
         for segment in volume.segments() {
             if let bramble_fat::Content::Bytes(content) = segment.content {
-                bytes[segment.offset as usize..][..content.len()].copy_from_slice(content);
+                file.write_all_at(content, segment.offset).unwrap();
             }
         }
-        let mut reader = Reader::open(Cursor::new(bytes)).unwrap();
+        let mut reader = Reader::open(file).unwrap();
         assert_eq!(reader.read("EFI/BOOT/BOOTAA64.EFI", 1 << 20).unwrap(), b"MZloader");
         assert_eq!(reader.read(LOADER_CONF, 1 << 20).unwrap(), conf);
-        let uki = reader.read(uki_path(Slot::A), UKI_SIZE).unwrap();
-        assert!(uki.starts_with(b"MZuki\0") && uki.len() as u64 == UKI_SIZE);
-        let empty = reader.read(uki_path(Slot::B), UKI_SIZE).unwrap();
-        assert!(crate::verity::is_zero(&empty) && empty.len() as u64 == UKI_SIZE);
+        let uki = reader.read(uki_path(Slot::A), room).unwrap();
+        assert!(uki.starts_with(b"MZuki\0") && uki.len() as u64 == room);
+        let empty = reader.read(uki_path(Slot::B), room).unwrap();
+        assert!(crate::verity::is_zero(&empty) && empty.len() as u64 == room);
         assert!(reader.read("loader/random-seed", 1 << 20).is_err());
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! The initramfs must find the disk, check and mount the root, mount data and arm the watchdog; everything else is
 //! loaded by udev from the root. A board not listed here works if its disk hangs on one of these drivers.
+//!
+//! Order: what every machine needs, watchdogs, then drivers of disks, the most frequent first. Whoever loads them may
+//! stop as soon as the disk is there: udev loads the others later.
 
 use crate::release::BuildError;
 use bramble_api::names::{Arch, Board};
@@ -33,9 +36,9 @@ const ALWAYS: &[Wanted] = &[
     must("erofs", "the root"),
     must("ext4", "the data partition"),
     // Virtual machines of the lab boot every board's root.
+    must("i6300esb", "virtual machines: the watchdog"),
     must("virtio_pci", "virtual machines: the bus"),
     must("virtio_blk", "virtual machines: the disk"),
-    must("i6300esb", "virtual machines: the watchdog"),
 ];
 
 /// With UEFI firmware.
@@ -45,20 +48,20 @@ const UEFI: &[Wanted] = &[
     must("ahci", "SATA disks"),
     must("sd_mod", "SATA and USB disks"),
     must("virtio_scsi", "virtual machines of other hypervisors: the disk"),
-    must("xhci-pci", "USB disks: the host controller"),
-    must("usb-storage", "USB disks"),
-    must("uas", "USB disks with the faster protocol"),
     must("sdhci-pci", "eMMC of small PCs"),
     must("sdhci-acpi", "eMMC of small PCs and tablets"),
     must("mmc_block", "eMMC and SD cards"),
+    must("xhci-pci", "USB disks: the host controller"),
+    must("usb-storage", "USB disks"),
+    must("uas", "USB disks with the faster protocol"),
 ];
 
 const UEFI_AMD64: &[Wanted] = &[
-    must("vmd", "NVMe disks behind Intel's volume management"),
     must("iTCO_wdt", "the watchdog of Intel chip sets"),
     must("i2c-i801", "announces that watchdog on chip sets since 2016"),
     must("lpc_ich", "announces that watchdog on older chip sets"),
     must("sp5100_tco", "the watchdog of AMD chip sets"),
+    must("vmd", "NVMe disks behind Intel's volume management"),
 ];
 
 const UEFI_ARM64: &[Wanted] = &[
@@ -110,8 +113,8 @@ pub fn wanted(boards: &[Board]) -> Vec<Wanted> {
     let mut lists = vec![ALWAYS];
     for board in boards {
         match board {
-            Board::UefiAmd64 => lists.extend([UEFI, UEFI_AMD64]),
-            Board::UefiArm64 => lists.extend([UEFI, UEFI_ARM64]),
+            Board::UefiAmd64 => lists.extend([UEFI_AMD64, UEFI]),
+            Board::UefiArm64 => lists.extend([UEFI_ARM64, UEFI]),
             Board::Pi3 => lists.extend([PI, PI3]),
             Board::Pi4 => lists.extend([PI, PI4]),
             Board::Pi5 => lists.extend([PI, PI5]),

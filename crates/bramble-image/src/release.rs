@@ -11,7 +11,7 @@ use crate::modules;
 use crate::root::{RootInput, Written};
 use crate::uki::{Uki, UkiError};
 use crate::{derive, disk};
-use bramble_api::layout::{MANIFEST_SIZE, ROOT_SIZE, SLOT_FULL_PERCENT, UKI_SIZE, uki_path};
+use bramble_api::layout::{MANIFEST_SIZE, ROOT_SIZE, SLOT_FULL_PERCENT, uki_path, uki_size};
 use bramble_api::manifest::{Manifest, Signed};
 use bramble_api::names::{Arch, Board, Slot};
 use bramble_debian::depmod::{Kernel, KernelError};
@@ -130,10 +130,12 @@ pub enum BuildError {
     #[error("cannot assemble the unified kernel image")]
     Uki(#[from] UkiError),
     /// They are too large for their place on the ESP.
-    #[error("the unified kernel image has {size} bytes; its place has {UKI_SIZE}")]
+    #[error("the unified kernel image has {size} bytes; its place has {room}")]
     UkiTooLarge {
         /// Bytes.
         size: u64,
+        /// Bytes of its place.
+        room: u64,
     },
     /// The ESP cannot be laid out.
     #[error("cannot lay out the EFI system partition")]
@@ -366,9 +368,9 @@ fn unified_kernel(input: &ReleaseInput<'_>, key: &VerifyingKey) -> Result<Unifie
         uname: &input.kernel.version,
     }
     .assemble()?;
-    let size = image.len() as u64;
-    if size > UKI_SIZE {
-        return Err(BuildError::UkiTooLarge { size });
+    let (size, room) = (image.len() as u64, uki_size(input.arch));
+    if size > room {
+        return Err(BuildError::UkiTooLarge { size, room });
     }
     Ok(UnifiedKernel { image, initramfs: initramfs.len() as u64 })
 }
@@ -496,6 +498,7 @@ pub fn open(directory: &Path) -> Result<Release, OpenError> {
         (ROOT, manifest.root_size + manifest.verity_size),
         (UKI, manifest.uki_size),
         (ESP, bramble_api::layout::ESP_SIZE),
+        (MANIFEST, MANIFEST_SIZE),
     ] {
         let path = directory.join(name);
         let found = fs::metadata(&path).map_err(|source| OpenError::Read { path, source })?;

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn one_block_is_its_own_root() {
         let tree = HashTree::over(&SALT, &data(1));
-        assert_eq!(tree.bytes, []);
+        assert!(tree.bytes.is_empty());
         assert_eq!(tree.root, hash_block(&SALT, &data(1)));
     }
 
