@@ -1,12 +1,14 @@
 //! Runs a plan's steps through the hands: events, journal, resumable.
 
+mod hands;
 mod journal;
-mod project;
 mod openssh;
+mod project;
 mod run;
 mod vault;
 
+pub use hands::{Builder, DiskPiece, NodeDisk, kubectl, lab_firmware, node_disk};
 pub use journal::{Journal, JournalError};
 pub use project::{Guard, Project, ProjectError, replace};
-pub use vault::Vault;
 pub use run::{RunError, Summary, run};
+pub use vault::Vault;

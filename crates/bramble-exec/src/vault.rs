@@ -16,7 +16,8 @@ use bramble_effects::Failure;
 use bramble_kube::pki::Authorities;
 use bramble_plan::Identity;
 use bramble_secrets::{
-    Environment, Identities, LoadError, Recipient, SaveError, SecretText, SecretsFile, Value, random_bytes, random_hex,
+    Environment, Identities, LoadError, Recipient, SaveError, SecretText, SecretsFile, Value, random_bytes,
+    random_hex,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,8 @@ impl Vault {
     /// Puts a text at a place, in memory.
     pub fn set(&self, place: &[&str], text: SecretText) -> Result<(), Failure> {
         self.lock().set(place, text).map_err(|e| {
-            Failure::user(format!("{} has something else at {}", self.path.display(), place.join("."))).source(e)
+            Failure::user(format!("{} has something else at {}", self.path.display(), place.join(".")))
+                .source(e)
         })
     }
 
@@ -118,9 +120,10 @@ impl Vault {
 
     /// Writes what was set, whole or not at all.
     pub fn save(&self, now: u64) -> Result<(), Failure> {
-        self.lock().save(timestamp(now)).map(drop).map_err(|e: SaveError| {
-            Failure::user(format!("cannot write {}", self.path.display())).source(e)
-        })
+        self.lock()
+            .save(timestamp(now))
+            .map(drop)
+            .map_err(|e: SaveError| Failure::user(format!("cannot write {}", self.path.display())).source(e))
     }
 
     /// The Ed25519 key that signs releases, made at its first use.
@@ -128,7 +131,10 @@ impl Vault {
         let text = self.ensure(&["release", "signingKey"], || random_hex(32).map_err(random))?;
         let mut key = [0; 32];
         hex::decode_to_slice(text.expose(), &mut key).map_err(|_| {
-            Failure::user(format!("release.signingKey in {} is not 64 hexadecimal digits", self.path.display()))
+            Failure::user(format!(
+                "release.signingKey in {} is not 64 hexadecimal digits",
+                self.path.display()
+            ))
         })?;
         Ok(bramble_secrets::Secret::new(key))
     }
@@ -147,7 +153,8 @@ impl Vault {
             self.set(&at("sshHostKeyPublic"), SecretText::new(key.public))?;
         }
         let text = |key| self.get(&at(key)).map(|t| t.expose().clone()).unwrap_or_default();
-        let kubernetes = self.texts(&at("kubernetes")).into_iter().map(|(k, t)| (k, t.expose().clone())).collect();
+        let kubernetes =
+            self.texts(&at("kubernetes")).into_iter().map(|(k, t)| (k, t.expose().clone())).collect();
         Ok(Identity {
             incarnation: incarnation.expose().clone(),
             machine_id: machine_id.expose().clone(),
@@ -168,9 +175,9 @@ impl Vault {
         let made = Authorities::generate(cluster, now)
             .map_err(|e| Failure::bug("cannot make the cluster's authorities").source(e))?;
         let json = serde_json::to_value(&made).map_err(|_| damaged())?;
-        self.lock()
-            .set_value(&["authorities"], from_json(json))
-            .map_err(|e| Failure::user(format!("cannot keep authorities in {}", self.path.display())).source(e))?;
+        self.lock().set_value(&["authorities"], from_json(json)).map_err(|e| {
+            Failure::user(format!("cannot keep authorities in {}", self.path.display())).source(e)
+        })?;
         Ok(made)
     }
 
@@ -183,9 +190,17 @@ impl Vault {
     }
 
     /// A kubeconfig of an administrator, for some hours.
-    pub fn admin_kubeconfig(&self, cluster: &str, server: &str, now: u64, hours: u64) -> Result<SecretText, Failure> {
+    pub fn admin_kubeconfig(
+        &self,
+        cluster: &str,
+        server: &str,
+        now: u64,
+        hours: u64,
+    ) -> Result<SecretText, Failure> {
         if self.lock().get_value(&["authorities"]).is_none() {
-            return Err(Failure::user("this cluster has no authorities yet").hint("`bramble lab up` makes a lab's"));
+            return Err(
+                Failure::user("this cluster has no authorities yet").hint("`bramble lab up` makes a lab's")
+            );
         }
         let authorities = self.authorities(cluster, now)?;
         let life = std::time::Duration::from_secs(hours.saturating_mul(3600));
@@ -261,7 +276,8 @@ mod tests {
         assert!(vault.admin_kubeconfig("home", "https://127.0.0.1:1", 1_800_000_000, 1).is_err());
         let made = vault.authorities("home", 1_800_000_000).unwrap();
         vault.save(1_800_000_000).unwrap();
-        let again = Vault::of_lab(dir.path(), 1_800_000_000).unwrap().authorities("home", 1_900_000_000).unwrap();
+        let again =
+            Vault::of_lab(dir.path(), 1_800_000_000).unwrap().authorities("home", 1_900_000_000).unwrap();
         assert!(made == again);
     }
 

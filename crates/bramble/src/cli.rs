@@ -19,7 +19,14 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The file that describes the cluster.
-    #[arg(short, long, global = true, value_name = "FILE", default_value = "bramble.yaml", env = "BRAMBLE_FILE")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "bramble.yaml",
+        env = "BRAMBLE_FILE"
+    )]
     pub file: PathBuf,
     /// Where downloads and builds are kept; safe to delete.
     #[arg(long, global = true, value_name = "DIR", env = "BRAMBLE_CACHE_DIR", hide_env_values = true)]
@@ -216,6 +223,9 @@ pub enum Lab {
         /// Wait only until every machine has come to this stage of its boot, such as document or api.
         #[arg(long, value_name = "STAGE", default_value = "ready")]
         until: String,
+        /// Emulate processors also where this computer could run them directly.
+        #[arg(long, env = "BRAMBLE_LAB_EMULATE")]
+        emulate: bool,
         /// Power the machines on and do not wait.
         #[arg(long, conflicts_with = "until")]
         no_wait: bool,
@@ -250,7 +260,7 @@ pub enum Lab {
         /// Which machine.
         node: String,
         /// Go on as it grows.
-        #[arg(short, long)]
+        #[arg(long)]
         follow: bool,
     },
     /// Run kubectl against the lab's cluster.
@@ -286,4 +296,14 @@ pub struct Kubeconfig {
     /// How long it is good for, in hours.
     #[arg(long, default_value_t = 24, value_name = "HOURS")]
     pub hours: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
 }

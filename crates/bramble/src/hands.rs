@@ -18,13 +18,15 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-/// How long `lab up` waits, and for what.
+/// How the lab is brought up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wait {
+pub(crate) struct LabOptions {
     /// The stage that every machine must reach.
     pub(crate) until: Stage,
     /// How long all of it may take.
     pub(crate) timeout: Duration,
+    /// Emulate processors even where this computer could run them.
+    pub(crate) emulate: bool,
 }
 
 /// This computer's clock.
@@ -70,7 +72,12 @@ pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<
 }
 
 /// Runs a plan of the lab.
-pub(crate) fn run_lab(settings: &Settings, site: Site, plan: &Plan, wait: Wait) -> Result<(), Problem> {
+pub(crate) fn run_lab(
+    settings: &Settings,
+    site: Site,
+    plan: &Plan,
+    options: LabOptions,
+) -> Result<(), Problem> {
     let directory = crate::commands::lab::directory(settings);
     let vault = OnceLock::new();
     let open = || open_once(&vault, || Vault::of_lab(&directory, crate::commands::now()));
@@ -86,7 +93,8 @@ pub(crate) fn run_lab(settings: &Settings, site: Site, plan: &Plan, wait: Wait) 
         lab: true,
         clock: &Wall,
     };
-    let hand = lab::LabHand { builder: &builder, directory: &directory, wait, began: std::time::Instant::now() };
+    let hand =
+        lab::LabHand { builder: &builder, directory: &directory, options, began: std::time::Instant::now() };
     run(settings, plan, &hand)?;
     let lock = builder.lock().clone();
     settings.project.write_lock(&lock)?;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod hands;
 mod problem;
 mod settings;
 mod site;

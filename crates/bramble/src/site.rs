@@ -71,7 +71,8 @@ impl Site {
         lock.allocated = bramble_plan::allocate(&lock.allocated, nodes.iter().map(|n| n.name.as_str()), pods)
             .map_err(|e| Failure::user(e.to_string()).hint("a wider pod network needs a new cluster"))?;
         lock.tool = env!("CARGO_PKG_VERSION").to_string();
-        let not_served = checked.not_served.iter().map(|n| NotServed { path: n.path.clone(), line: n.line }).collect();
+        let not_served =
+            checked.not_served.iter().map(|n| NotServed { path: n.path.clone(), line: n.line }).collect();
         Ok(Site { cluster: checked.cluster, not_served, lock })
     }
 

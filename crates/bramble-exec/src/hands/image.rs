@@ -10,7 +10,7 @@ use bramble_kube::pki::{self, NodeRequest, Validity};
 use bramble_kube::{manifests, names};
 use bramble_plan::{Edition, Identity};
 use bramble_secrets::SecretBytes;
-use bramble_spec::EffectiveNode;
+use bramble_spec::{Certificate, EffectiveNode};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
@@ -57,7 +57,8 @@ impl NodeDisk {
                     DiskPiece { start: segment.start, length: segment.length, path: own.clone(), offset }
                 }
                 Source::File { path, offset } => {
-                    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+                    let name =
+                        path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
                     let kept = directory.join(name);
                     if !kept.exists() && std::fs::hard_link(path, &kept).is_err() {
                         // Another file system: a copy serves as well.
@@ -82,11 +83,11 @@ pub fn node_disk(
 ) -> Result<NodeDisk, Failure> {
     builder.issue_identity(name)?;
     let node = builder.node(name)?;
-    let release = builder.release_files(bramble_plan::arch(node.arch))?;
+    let release = builder.release(bramble_plan::arch(node.arch))?;
     let document = builder.document(&node)?;
     context.progress(0, 0, Unit::Items, "laying out the disk");
     let map = disk::map(&disk::DiskInput {
-        release: &release.release,
+        release: &release,
         incarnation: &builder.identity(&node)?.incarnation,
         size,
         document: Some(&document),
@@ -173,11 +174,11 @@ impl Builder<'_> {
             .map_err(|_| Failure::bug(format!("the document of {} cannot be written", node.name)))
     }
 
-    /// Authorities that the file names: PEM in place, or `@path` beside the file.
+    /// Authorities that the file names, in place or in files beside it.
     fn trusted_cas(&self) -> Result<Vec<String>, Failure> {
-        let read = |entry: &String| match entry.strip_prefix('@') {
-            None => Ok(entry.clone()),
-            Some(path) => {
+        let read = |entry: &Certificate| match entry {
+            Certificate::Pem(text) => Ok(text.clone()),
+            Certificate::File(path) => {
                 let path = self.project.directory.join(path);
                 let text = std::fs::read_to_string(&path).map_err(|e| {
                     Failure::user(format!("cannot read the trusted authority {}", path.display())).source(e)

@@ -16,9 +16,10 @@ use bramble_spec::{Cluster, EffectiveNode};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use image::{NodeDisk, node_disk};
-pub use programs::ProgramFiles;
-pub use release::ReleaseFiles;
+pub use image::{DiskPiece, NodeDisk, node_disk};
+pub use packages::lab_firmware;
+use programs::ProgramFiles;
+pub use programs::kubectl;
 
 /// Everything that the building steps work with. Made once for a run.
 pub struct Builder<'a> {

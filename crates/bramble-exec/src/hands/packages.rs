@@ -36,17 +36,24 @@ impl Builder<'_> {
     /// Resolves the packages of an architecture and writes them to the lock.
     pub(super) fn lock_packages(&self, arch: Arch, context: &Context<'_>) -> Result<Outcome, Failure> {
         let release = self.cluster.spec.os.release.name();
-        let keyring = Keyring::debian().map_err(|e| Failure::bug("the keys in this tool are damaged").source(e))?;
+        let keyring =
+            Keyring::debian().map_err(|e| Failure::bug("the keys in this tool are damaged").source(e))?;
         let freshness = Freshness::at(self.clock.now());
         let archive = Archive::debian(release, self.mirrors(), keyring, freshness);
         let tell = |p: Progress<'_>| context.progress(p.done_bytes, p.total_bytes, Unit::Bytes, p.file);
-        let texts = archive::load(&archive, arch, &self.cache(), &tell, context.cancel.flag()).map_err(|e| {
-            let hint = e.hint();
-            let class = if matches!(e, archive::IndexError::Cancelled) { Class::Interrupted } else { Class::User };
-            let what = format!("cannot read the package index of {release} for {arch}");
-            Failure { class, ..Failure::user(what).source(e).hint(hint) }
-        })?;
-        let index = Index::new(&texts).map_err(|e| Failure::user("the package index cannot be read").source(e))?;
+        let texts =
+            archive::load(&archive, arch, &self.cache(), &tell, context.cancel.flag()).map_err(|e| {
+                let hint = e.hint();
+                let class = if matches!(e, archive::IndexError::Cancelled) {
+                    Class::Interrupted
+                } else {
+                    Class::User
+                };
+                let what = format!("cannot read the package index of {release} for {arch}");
+                Failure { class, ..Failure::user(what).source(e).hint(hint) }
+            })?;
+        let index =
+            Index::new(&texts).map_err(|e| Failure::user("the package index cannot be read").source(e))?;
         let wanted = bramble_plan::package_request(self.cluster, arch);
         let request = Request {
             arch,
@@ -95,11 +102,13 @@ impl Builder<'_> {
     fn fetch(&self, packages: &[LockedPackage], context: &Context<'_>) -> Result<Vec<PathBuf>, Failure> {
         let tell = |p: Progress<'_>| context.progress(p.done_bytes, p.total_bytes, Unit::Bytes, p.file);
         let options = FetchOptions::default();
-        fetch::fetch(packages, &self.mirrors(), &self.cache(), &options, &tell, context.cancel.flag()).map_err(|e| {
-            let hint = e.hint();
-            let class = if matches!(e, fetch::FetchError::Cancelled) { Class::Interrupted } else { Class::User };
-            Failure { class, ..Failure::user("cannot download the packages").source(e).hint(hint) }
-        })
+        fetch::fetch(packages, &self.mirrors(), &self.cache(), &options, &tell, context.cancel.flag())
+            .map_err(|e| {
+                let hint = e.hint();
+                let class =
+                    if matches!(e, fetch::FetchError::Cancelled) { Class::Interrupted } else { Class::User };
+                Failure { class, ..Failure::user("cannot download the packages").source(e).hint(hint) }
+            })
     }
 
     /// The locked packages of an architecture, and the lab's firmware if wanted.
@@ -159,7 +168,8 @@ pub fn lab_firmware(
         builder.lock().lab.get(&arch).into_iter().flat_map(|set| set.packages.clone()).collect();
     let name = firmware_package(arch);
     let package = packages.iter().find(|p| p.name == name).ok_or_else(|| {
-        Failure::user(format!("the lock has no firmware for lab machines of {arch}")).hint("run `bramble lock --update`")
+        Failure::user(format!("the lock has no firmware for lab machines of {arch}"))
+            .hint("run `bramble lock --update`")
     })?;
     let directory = builder.project.cache.join("firmware").join(&package.sha256);
     let (code, vars) = match arch {
@@ -170,7 +180,8 @@ pub fn lab_firmware(
     if !files.iter().all(|f| f.exists()) {
         let debs = builder.fetch(std::slice::from_ref(package), context)?;
         let failed = |e| Failure::user(format!("cannot read {name} {}", package.version)).source(e);
-        let read = Deb::read(&debs[0], &package.sha256, package.size, &builder.project.cache).map_err(failed)?;
+        let read =
+            Deb::read(&debs[0], &package.sha256, package.size, &builder.project.cache).map_err(failed)?;
         for (file, inside) in files.iter().zip([code, vars]) {
             let entry = read.entries.iter().find(|e| e.path.as_bytes() == inside.as_bytes());
             let Some(Kind::File(content)) = entry.map(|e| &e.node.kind) else {

@@ -16,14 +16,6 @@ use std::path::PathBuf;
 /// Unit of the agent, enabled on every machine.
 const AGENT_UNIT: &str = include_str!("../../../../dist/units/bramble-agent.service");
 
-/// A built release and where it lies.
-pub struct ReleaseFiles {
-    /// What it consists of.
-    pub release: Release,
-    /// Its directory.
-    pub directory: PathBuf,
-}
-
 /// Units that this system wants beyond what their packages enable.
 const ENABLE: &[&str] = &["systemd-networkd.service", "systemd-resolved.service", "bramble-agent.service"];
 
@@ -69,23 +61,25 @@ impl Builder<'_> {
     }
 
     /// The release of an architecture as it was built.
-    pub(super) fn release_files(&self, arch: Arch) -> Result<ReleaseFiles, Failure> {
+    pub(super) fn release(&self, arch: Arch) -> Result<Release, Failure> {
         let directory = self.release_directory(arch);
-        let release = release::open(&directory).map_err(|e| {
+        release::open(&directory).map_err(|e| {
             Failure::user(format!("there is no usable release in {}", directory.display())).source(e)
-        })?;
-        Ok(ReleaseFiles { release, directory })
+        })
     }
 
     /// Builds the release of an architecture, unless what is there was made from the same inputs.
     pub(super) fn build_release(&self, arch: Arch, context: &Context<'_>) -> Result<Outcome, Failure> {
         let agent = self.agent_bytes(arch)?;
         let (debs, snapshot) = self.debs(arch)?;
-        let programs = self.program_files(arch)?;
+        let programs = self.program_files(arch, context)?;
+        let program_list = programs.list();
         let key = (self.vault)()?.signing_key()?;
         (self.vault)()?.save(self.clock.now())?;
-        let cmdline: Vec<String> =
-            bramble_plan::kernel_args(self.cluster, arch).into_iter().chain(self.cmdline.iter().cloned()).collect();
+        let cmdline: Vec<String> = bramble_plan::kernel_args(self.cluster, arch)
+            .into_iter()
+            .chain(self.cmdline.iter().cloned())
+            .collect();
         let boards = bramble_plan::boards(self.cluster, arch);
         let users = self.lock().users.clone();
         let accepted = self.accepted();
@@ -94,11 +88,11 @@ impl Builder<'_> {
             env!("CARGO_PKG_VERSION"),
             hex::encode(Sha256::digest(&agent)),
             debs.iter().map(|(p, _)| &p.sha256).collect::<Vec<_>>(),
-            programs.list.iter().map(|p| &p.sha256).collect::<Vec<_>>(),
-            (&cmdline, &boards, &cluster, arch, snapshot),
+            program_list.iter().map(|p| &p.sha256).collect::<Vec<_>>(),
+            (&cmdline, &boards, &cluster, arch, snapshot, self.kernel_modules(arch)),
             (ENABLE, DISABLE, MASK, AGENT_UNIT),
             accepted.iter().map(|a| (&a.package, &a.sha256, &a.stands)).collect::<Vec<_>>(),
-            programs.images.iter().map(|i| &i.digest).collect::<Vec<_>>(),
+            programs.images.iter().map(|(image, _)| &image.digest).collect::<Vec<_>>(),
             upstream::image_files().files.iter().map(|f| (&f.path, &f.content)).collect::<Vec<_>>(),
         ));
         let directory = self.release_directory(arch);
@@ -112,7 +106,7 @@ impl Builder<'_> {
         let assembled = assemble::assemble(&AssembleInput {
             arch,
             debs,
-            programs: programs.list.clone(),
+            programs: program_list.clone(),
             epoch: snapshot,
             release: version.to_string(),
             users,
@@ -120,6 +114,7 @@ impl Builder<'_> {
             enable: ENABLE.iter().map(|s| s.to_string()).collect(),
             disable: DISABLE.iter().map(|s| s.to_string()).collect(),
             mask: MASK.iter().map(|s| s.to_string()).collect(),
+            modules: self.kernel_modules(arch),
             extra_files,
             cache: self.project.cache.clone(),
         })
@@ -162,12 +157,25 @@ impl Builder<'_> {
         Ok(Outcome::Done)
     }
 
+    /// Modules that any machine of the architecture asks for in the file: they stay though no board needs them.
+    fn kernel_modules(&self, arch: Arch) -> Vec<String> {
+        let nodes = self.cluster.effective_nodes();
+        let of_arch = nodes.into_iter().filter(|n| bramble_plan::arch(n.arch) == arch);
+        let mut modules: Vec<String> = of_arch.flat_map(|n| n.modules).collect();
+        modules.sort();
+        modules.dedup();
+        modules
+    }
+
     fn agent_bytes(&self, arch: Arch) -> Result<Vec<u8>, Failure> {
         let path = (self.agent)(arch).ok_or_else(|| {
-            Failure::user(format!("the agent for {arch} is not there"))
-                .hint(format!("in a checkout: scripts/agent.sh {arch}; or name it in BRAMBLE_AGENT_{}", arch.debian().to_uppercase()))
+            Failure::user(format!("the agent for {arch} is not there")).hint(format!(
+                "in a checkout: scripts/agent.sh {arch}; or name it in BRAMBLE_AGENT_{}",
+                arch.debian().to_uppercase()
+            ))
         })?;
-        std::fs::read(&path).map_err(|e| Failure::user(format!("cannot read the agent {}", path.display())).source(e))
+        std::fs::read(&path)
+            .map_err(|e| Failure::user(format!("cannot read the agent {}", path.display())).source(e))
     }
 
     fn accepted(&self) -> Vec<Acceptance> {
@@ -192,7 +200,11 @@ impl Builder<'_> {
             body: ExtraBody::File { mode, content },
         };
         let mut extra = vec![
-            file("/usr/lib/systemd/system/bramble-agent.service", 0o644, AGENT_UNIT.as_bytes().to_vec().into()),
+            file(
+                "/usr/lib/systemd/system/bramble-agent.service",
+                0o644,
+                AGENT_UNIT.as_bytes().to_vec().into(),
+            ),
             ExtraFile { path: path::DATA.to_string(), body: ExtraBody::Dir { mode: 0o755 } },
             ExtraFile {
                 path: "/usr/lib/systemd/system-shutdown/bramble-node".to_string(),
@@ -216,7 +228,8 @@ impl Builder<'_> {
 /// What a build did, in a few lines.
 fn summary(report: &assemble::Report, built: &Release) -> Vec<String> {
     let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-    let sizes: Vec<String> = built.sizes.iter().map(|(part, bytes)| format!("{part} {}", mb(*bytes))).collect();
+    let sizes: Vec<String> =
+        built.sizes.iter().map(|(part, bytes)| format!("{part} {}", mb(*bytes))).collect();
     let times: Vec<String> = report
         .steps
         .iter()

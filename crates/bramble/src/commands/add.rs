@@ -38,7 +38,9 @@ pub(crate) fn node(settings: &Settings, words: &Words) -> Result<Exit, Problem> 
     let edited = bramble_spec::add_node(&source, &new).map_err(|error| {
         match &error {
             EditError::Before(found) => bramble_console::diagnostics(&name, &source, &found.list),
-            EditError::After { text, findings, .. } => bramble_console::diagnostics(&name, text, &findings.list),
+            EditError::After { text, findings, .. } => {
+                bramble_console::diagnostics(&name, text, &findings.list)
+            }
             _ => {}
         }
         Failure::user(format!("cannot add {} to {name}; it is left as it was", new.name)).source(error)

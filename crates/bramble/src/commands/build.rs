@@ -34,7 +34,10 @@ pub(crate) fn build(args: &cli::Build, settings: &Settings) -> Result<Exit, Prob
     for node in &args.nodes {
         let path = hands::image_path(settings, node);
         let shown = path.strip_prefix(&settings.project.directory).unwrap_or(&path);
-        bramble_console::say(&format!("{}: holds the keys of {node}; delete it when it is flashed", shown.display()));
+        bramble_console::say(&format!(
+            "{}: holds the keys of {node}; delete it when it is flashed",
+            shown.display()
+        ));
     }
     drop(site);
     Ok(Exit::Done)
@@ -54,7 +57,8 @@ fn run(settings: &Settings, purpose: Purpose) -> Result<Site, Problem> {
             site.known(node)?;
         }
     }
-    let plan = bramble_plan::plan(&site.wanted(), &site.sources(), &site.lock, &Inventory::default(), &purpose);
+    let plan =
+        bramble_plan::plan(&site.wanted(), &site.sources(), &site.lock, &Inventory::default(), &purpose);
     for left_out in &plan.waiting {
         bramble_console::warning(&format!("{}: {}", left_out.subject, left_out.on));
     }

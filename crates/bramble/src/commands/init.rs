@@ -65,9 +65,9 @@ fn recipients(args: &Init, settings: &Settings) -> Result<Vec<Recipient>, Proble
     };
     let identity = Identity::generate();
     let now = super::timestamp();
-    identity
-        .write_new(&path, now)
-        .map_err(|e| Failure::user(format!("cannot keep a new age key for {}", settings.file_name())).source(e))?;
+    identity.write_new(&path, now).map_err(|e| {
+        Failure::user(format!("cannot keep a new age key for {}", settings.file_name())).source(e)
+    })?;
     bramble_console::say(&format!(
         "a new age key is in {}: keep a copy of it, nothing else opens the secrets file",
         path.display()
@@ -77,10 +77,12 @@ fn recipients(args: &Init, settings: &Settings) -> Result<Vec<Recipient>, Proble
 
 fn options(args: &Init) -> Result<InitOptions, Problem> {
     let name = answer(&args.name, "Name of the cluster?", "home");
-    let subnet: ipnet::Ipv4Net = parse(&answer(&args.subnet, "Subnet of the site?", "192.168.1.0/24"), "subnet")?;
+    let subnet: ipnet::Ipv4Net =
+        parse(&answer(&args.subnet, "Subnet of the site?", "192.168.1.0/24"), "subnet")?;
     let host = |n: u32| Ipv4Addr::from(u32::from(subnet.network()).saturating_add(n)).to_string();
     let gateway: Ipv4Addr = parse(&answer(&args.gateway, "Address of the router?", &host(1)), "address")?;
-    let address: Ipv4Addr = parse(&answer(&args.address, "Address of the first node?", &host(11)), "address")?;
+    let address: Ipv4Addr =
+        parse(&answer(&args.address, "Address of the first node?", &host(11)), "address")?;
     let boards: Vec<String> = Board::ALL.iter().map(ToString::to_string).collect();
     let question = format!("Board of the first node ({})?", boards.join(", "));
     let board: Board = parse(&answer(&args.board, &question, "uefi-amd64"), "board")?;
@@ -89,6 +91,7 @@ fn options(args: &Init) -> Result<InitOptions, Problem> {
         distribution: Distribution::Upstream,
         version: parse(KUBERNETES, "version")?,
         datastore: Datastore::Sqlite,
+        talos_version: None,
         subnet,
         gateway: Some(gateway),
         dns: vec![gateway],
@@ -124,7 +127,8 @@ where
 /// Adds our lines to a .gitignore, keeping the user's.
 fn ignore(path: &Path) -> Result<(), Problem> {
     let old = std::fs::read_to_string(path).unwrap_or_default();
-    let missing: Vec<&str> = GITIGNORE.lines().filter(|line| !old.lines().any(|l| l.trim() == *line)).collect();
+    let missing: Vec<&str> =
+        GITIGNORE.lines().filter(|line| !old.lines().any(|l| l.trim() == *line)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -21,7 +21,11 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Does what was asked of the lab.
 pub(crate) fn run(words: Words, settings: &Settings) -> Result<Exit, Problem> {
     match words {
-        Words::Up { nodes, timeout, until, no_wait } => up(settings, &nodes, timeout, &until, no_wait),
+        Words::Up { nodes, timeout, until, emulate, no_wait } => {
+            let until = stage(&until)?;
+            let timeout = Duration::from_secs(timeout);
+            up(settings, &nodes, hands::LabOptions { until, timeout, emulate }, no_wait)
+        }
         Words::Down { destroy } => down(settings, destroy),
         Words::Status { output } => status(settings, output),
         Words::Console { node } => {
@@ -76,11 +80,20 @@ pub(crate) fn failure(error: bramble_lab::Error) -> Failure {
     }
 }
 
-fn up(settings: &Settings, nodes: &[String], timeout: u64, until: &str, no_wait: bool) -> Result<Exit, Problem> {
-    let until = Stage::ALL.into_iter().find(|s| s.name() == until && *s != Stage::Failed).ok_or_else(|| {
+/// A stage by its word.
+fn stage(word: &str) -> Result<Stage, Problem> {
+    Stage::ALL.into_iter().find(|s| s.name() == word && *s != Stage::Failed).ok_or_else(|| {
         let known: Vec<&str> = Stage::ALL.iter().filter(|s| **s != Stage::Failed).map(|s| s.name()).collect();
-        Failure::user(format!("{until:?} is no stage of a boot")).hint(known.join(", "))
-    })?;
+        Failure::user(format!("{word:?} is no stage of a boot")).hint(known.join(", ")).into()
+    })
+}
+
+fn up(
+    settings: &Settings,
+    nodes: &[String],
+    options: hands::LabOptions,
+    no_wait: bool,
+) -> Result<Exit, Problem> {
     let site = Site::load(settings)?;
     for node in nodes {
         site.known(node)?;
@@ -94,8 +107,7 @@ fn up(settings: &Settings, nodes: &[String], timeout: u64, until: &str, no_wait:
     for left_out in &plan.waiting {
         bramble_console::warning(&format!("{}: {}", left_out.subject, left_out.on));
     }
-    let wait = hands::Wait { until, timeout: Duration::from_secs(timeout) };
-    hands::run_lab(settings, site, &plan, wait)?;
+    hands::run_lab(settings, site, &plan, options)?;
     if settings.progress != bramble_console::Mode::Json {
         status(settings, Output::Text)?;
     }
@@ -140,8 +152,11 @@ fn status(settings: &Settings, output: Output) -> Result<Exit, Problem> {
                 let on = machine.state.has_power();
                 let stage = machine.stage.filter(|_| on).map_or("", Stage::name);
                 let since = if on { format!("{:.0} s", machine.stage_age) } else { String::new() };
-                let ports: Vec<String> =
-                    machine.forwards.iter().map(|f| format!("127.0.0.1:{} -> {}", f.host_port, f.port)).collect();
+                let ports: Vec<String> = machine
+                    .forwards
+                    .iter()
+                    .map(|f| format!("127.0.0.1:{} -> {}", f.host_port, f.port))
+                    .collect();
                 table.row(&[
                     machine.name.clone(),
                     power,
@@ -239,7 +254,7 @@ fn cut(settings: &Settings, node: &str, seed: u64, at: Option<String>) -> Result
     let report = match at {
         None => lab.cut(node, seed),
         Some(marker) => {
-            lab.cut_at(node, &CutPoint { marker, after_writes: 0 }, seed, Duration::from_secs(600))
+            lab.cut_at(node, CutPoint { marker, after_writes: 0 }, seed, Duration::from_secs(600))
         }
     }
     .map_err(failure)?;

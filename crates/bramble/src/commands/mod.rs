@@ -6,7 +6,7 @@ mod check;
 mod doctor;
 mod init;
 mod kubeconfig;
-mod lab;
+pub(crate) mod lab;
 mod plan;
 mod words;
 

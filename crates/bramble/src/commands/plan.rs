@@ -31,7 +31,8 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Problem> {
 }
 
 fn text(plan: &Plan) -> String {
-    let mut lines = vec![format!("{} for cluster {}: {} steps", plan.purpose, plan.cluster, plan.steps.len())];
+    let mut lines =
+        vec![format!("{} for cluster {}: {} steps", plan.purpose, plan.cluster, plan.steps.len())];
     let width = plan.steps.iter().map(|s| s.id.0.len()).max().unwrap_or(0);
     lines.extend(plan.steps.iter().map(|s| format!("  {:width$}  {}", s.id.0, s.why)));
     if !plan.waiting.is_empty() {

@@ -18,7 +18,8 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Result<Exit, Problem> 
 
 /// Writes a manual page for every command.
 pub(crate) fn manual(out: &Path) -> Result<Exit, Problem> {
-    let failed = |source| Failure::user(format!("cannot write manual pages to {}", out.display())).source(source);
+    let failed =
+        |source| Failure::user(format!("cannot write manual pages to {}", out.display())).source(source);
     std::fs::create_dir_all(out).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), out).map_err(failed)?;
     Ok(Exit::Done)
@@ -54,11 +55,17 @@ fn describe(command: &Command, text: &mut String) {
     }
     for argument in arguments {
         let mut meaning = argument.get_help().map(ToString::to_string).unwrap_or_default();
-        let choices: Vec<String> = argument.get_possible_values().iter().map(|v| v.get_name().to_string()).collect();
+        let choices: Vec<String> =
+            argument.get_possible_values().iter().map(|v| v.get_name().to_string()).collect();
         if !choices.is_empty() && argument.get_action().takes_values() {
             let _ = write!(meaning, " ({})", choices.join(", "));
         }
-        let _ = writeln!(text, "| `{}` | {} |", argument.to_string().replace('|', "\\|"), meaning.replace('|', "\\|"));
+        let _ = writeln!(
+            text,
+            "| `{}` | {} |",
+            argument.to_string().replace('|', "\\|"),
+            meaning.replace('|', "\\|")
+        );
     }
     for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
         describe(sub, text);

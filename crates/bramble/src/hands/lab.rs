@@ -1,6 +1,6 @@
 //! Performs the lab's steps; what must be built for them goes to the builder.
 
-use super::Wait;
+use super::LabOptions;
 use crate::commands::lab::failure;
 use bramble_api::event::{Event, Outcome};
 use bramble_api::names::Arch;
@@ -9,7 +9,8 @@ use bramble_api::stage::Stage;
 use bramble_effects::{Context, Failure, Hand};
 use bramble_exec::Builder;
 use bramble_lab::{
-    BaseSegment, Boot, Firmware, Forward, Lab, LabEvent, LabMachine, LabSpec, MachineState, NetworkTime,
+    AccelChoice, BaseSegment, Boot, Firmware, Forward, Lab, LabEvent, LabMachine, LabSpec, MachineState,
+    NetworkTime,
 };
 use bramble_spec::EffectiveNode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,8 +28,8 @@ pub(super) struct LabHand<'a> {
     pub(super) builder: &'a Builder<'a>,
     /// The lab's directory.
     pub(super) directory: &'a Path,
-    /// For what to wait.
-    pub(super) wait: Wait,
+    /// How it is brought up.
+    pub(super) options: LabOptions,
     /// When the run began.
     pub(super) began: Instant,
 }
@@ -157,7 +158,7 @@ impl LabHand<'_> {
             machines,
             forwards,
             firmware,
-            accel: bramble_lab::AccelChoice::Auto,
+            accel: if self.options.emulate { AccelChoice::Emulation } else { AccelChoice::Auto },
             qemu: BTreeMap::new(),
         })
     }
@@ -191,7 +192,7 @@ impl LabHand<'_> {
         if now.iter().any(|m| {
             m.name == node
                 && m.state == MachineState::On
-                && m.stage.is_some_and(|s| reached(s, self.wait.until))
+                && m.stage.is_some_and(|s| reached(s, self.options.until))
         }) {
             return Ok(Outcome::Unchanged);
         }
@@ -203,8 +204,8 @@ impl LabHand<'_> {
                 Err(_) => ControlFlow::Break(()),
             });
         });
-        let mut watch = Watch { node, until: self.wait.until, stage: None, last: String::new() };
-        let deadline = self.began + self.wait.timeout;
+        let mut watch = Watch { node, until: self.options.until, stage: None, last: String::new() };
+        let deadline = self.began + self.options.timeout;
         while !context.cancel.is_cancelled() && Instant::now() < deadline {
             match told.recv_timeout(Duration::from_millis(200)) {
                 Ok(event) => {
@@ -225,8 +226,8 @@ impl LabHand<'_> {
         let stage = watch.stage.map_or("powered on", Stage::name);
         Err(Failure::retry(format!(
             "{node} was not at stage {} after {} s: it is at {stage}; last console line: {}",
-            self.wait.until.name(),
-            self.wait.timeout.as_secs(),
+            self.options.until.name(),
+            self.options.timeout.as_secs(),
             bramble_console::harmless(&watch.last)
         ))
         .hint("it goes on booting: run the command again to wait longer, or look at its console"))
