@@ -113,7 +113,6 @@ impl Console {
                 Err(_) => break,
             }
         }
-        self.close();
         Ok(())
     }
 

@@ -419,7 +419,6 @@ impl Machine {
     fn await_end(&self, mut child: Child, sockets: &[PathBuf], threads: Vec<JoinHandle<io::Result<()>>>) {
         let status = child.wait();
         finish(sockets, threads);
-        self.console.close();
         let mut inner = self.lock();
         let Power::On(running) = std::mem::replace(&mut inner.power, Power::Busy) else { return };
         drop(inner);
@@ -449,6 +448,8 @@ impl Machine {
         let state = crashed.clone().map_or(MachineState::Off, MachineState::Crashed);
         let mut inner = self.lock();
         inner.power = Power::Off { crashed, cut };
+        // Who waits for the console hears of the end when the machine is off, and before it can be on again.
+        self.console.close();
         drop(inner);
         self.changed.notify_all();
         self.tell(state);

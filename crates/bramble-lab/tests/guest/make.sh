@@ -14,7 +14,7 @@ cp "$(find "$work/deb" -name 'vmlinuz*' -type f | head -n 1)" "$out/kernel"
 cp "$busybox" "$work/root/bin/busybox"
 modules=$(find "$work/deb" -type d -path '*lib/modules/*/kernel' | head -n 1)
 for name in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk \
-    failover net_failover virtio_net af_packet i6300esb; do
+    failover net_failover virtio_net af_packet watchdog i6300esb; do
     file=$(find "$modules" -name "$name.ko*" | head -n 1)
     case $file in
     *.xz) xz -dc "$file" >"$work/root/modules/$name.ko" ;;
