@@ -26,7 +26,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-secrets",
         ],
     ),
-    ("bramble-kube", 2, &["bramble-api", "bramble-secrets"]),
+    ("bramble-kube", 2, &["bramble-api"]),
     (
         "bramble-exec",
         3,
@@ -41,7 +41,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-kube",
         ],
     ),
-    ("bramble-lab", 3, &["bramble-api", "bramble-image", "bramble-fat", "bramble-partition"]),
+    ("bramble-lab", 3, &["bramble-api"]),
     ("bramble-console", 3, &["bramble-api", "bramble-spec"]),
     (
         "bramble",
@@ -53,8 +53,6 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-effects",
             "bramble-secrets",
             "bramble-debian",
-            "bramble-image",
-            "bramble-kube",
             "bramble-exec",
             "bramble-lab",
             "bramble-console",
