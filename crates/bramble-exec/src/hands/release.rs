@@ -19,9 +19,14 @@ const AGENT_UNIT: &str = include_str!("../../../../dist/units/bramble-agent.serv
 /// Units that this system wants beyond what their packages enable.
 const ENABLE: &[&str] = &["systemd-networkd.service", "systemd-resolved.service", "bramble-agent.service"];
 
+/// Words for the kernel's command line on every machine. No login prompts: nobody has a password, and what is typed
+/// would be gone at the next boot.
+const CMDLINE: &[&str] = &["systemd.getty_auto=no"];
+
 /// Units that stay off until the machine document or the user's workload wants them. Kubernetes' own are enabled
 /// by the document.
 const DISABLE: &[&str] = &[
+    "getty@tty1.service",
     "ssh.service",
     "ssh.socket",
     "sshd.service",
