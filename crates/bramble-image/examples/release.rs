@@ -9,8 +9,8 @@
 
 use bramble_api::layout::DISK_MIN_SIZE;
 use bramble_api::lock::LockedPackage;
-use bramble_api::names::Arch;
-use bramble_debian::assemble::{AssembleInput, assemble};
+use bramble_api::names::{Arch, path};
+use bramble_debian::assemble::{AssembleInput, ExtraBody, ExtraFile, assemble};
 use bramble_image::disk::{self, DiskInput};
 use bramble_image::modules::boards_of;
 use bramble_image::release::{self, ReleaseInput};
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         disable: Vec::new(),
         mask: Vec::new(),
         modules: bramble_image::modules::wanted(boards_of(arch)).iter().map(|w| w.name.to_string()).collect(),
-        extra_files: Vec::new(),
+        extra_files: vec![ExtraFile { path: path::DATA.to_string(), body: ExtraBody::Dir { mode: 0o755 } }],
         cache,
     })?;
     println!("assembled in {:?}: {:?}", started.elapsed(), assembled.report.steps);
