@@ -156,7 +156,8 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ProjectError>
         let path = path.to_path_buf();
         move |source| ProjectError::Io { act, path, source }
     };
-    let directory = path.parent().unwrap_or(Path::new("."));
+    // A bare name has an empty parent.
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(io("create the directory of"))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = directory.join(format!(".{name}.{}.new", std::process::id()));

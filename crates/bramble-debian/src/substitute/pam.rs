@@ -96,6 +96,10 @@ fn stack(kind: &str, block: &str, profiles: &[Profile], noninteractive: bool) ->
         let modules = initial.or_else(|| profile.get(kind));
         lines.extend(modules.into_iter().flatten().map(String::as_str));
     }
+    if lines.is_empty() && block == "Primary" {
+        // pam-auth-update's stock line: without it the fallback behind the block, pam_deny, refuses everybody.
+        return format!("{}\t[default=1]\t\t\tpam_permit.so\n", kind.to_lowercase());
+    }
     let count = lines.len();
     let lines = lines.iter().enumerate();
     lines

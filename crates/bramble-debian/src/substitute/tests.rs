@@ -64,6 +64,18 @@ fn profiles_of_pam_become_a_stack_that_jumps_to_its_end() {
 }
 
 #[test]
+fn a_pam_stack_without_primary_modules_lets_sessions_begin() {
+    let mut root = Tree::new();
+    root.file("/usr/share/pam/common-session", 0o644, "$session_primary\nsession\trequisite\tpam_deny.so\n")
+        .unwrap();
+    pam::apply(&mut root).unwrap();
+    assert_eq!(
+        root.read_text("/etc/pam.d/common-session").unwrap(),
+        "session\t[default=1]\t\t\tpam_permit.so\nsession\trequisite\tpam_deny.so\n"
+    );
+}
+
+#[test]
 fn the_bundle_holds_every_authority_and_refuses_what_is_none() {
     let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----";
     let mut root = Tree::new();
