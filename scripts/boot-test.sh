@@ -38,7 +38,7 @@ PY
   bramble check
 }
 
-guest() { bramble lab ssh n1 -- "$@" 2>/dev/null; }
+guest() { bramble lab ssh n1 -- "$@"; }
 
 ready() { # ready DATASTORE
   local store=$1

@@ -81,10 +81,10 @@ inner)
   mkdir -p /var/lib/cni/bin /var/lib/kubelet/volume-plugins
   export PATH=/usr/sbin:/usr/bin:/sbin:/bin
   # In the order that After= gives: what is a oneshot is waited for.
-  for u in containerd bramble-podnat bramble-images etcd kine kube-apiserver kube-controller-manager kube-scheduler flanneld kubelet kube-proxy bramble-register-node bramble-manifests; do
+  for u in containerd bramble-podnat bramble-images bramble-images-rest etcd kine kube-apiserver kube-controller-manager kube-scheduler flanneld kubelet kube-proxy bramble-register-node bramble-manifests; do
     [ -L /etc/systemd/system/multi-user.target.wants/$u.service ] || continue
     if grep -q '^Type=oneshot' /usr/lib/systemd/system/$u.service; then
-      [ $u = bramble-images ] && until ctr version >/dev/null 2>&1; do sleep .2; done
+      case $u in bramble-images*) until ctr version >/dev/null 2>&1; do sleep .2; done ;; esac
       ( unit $u.service )
     else
       ( unit $u.service ) &

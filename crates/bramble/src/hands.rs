@@ -51,22 +51,19 @@ impl Sink for Drawn {
 pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<Site, Problem> {
     let vault = OnceLock::new();
     let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
-    let lock = {
-        let builder = Builder {
-            project: &settings.project,
-            cluster: &site.cluster,
-            lock: Mutex::new(site.lock.clone()),
-            vault: &open,
-            out: settings.project.build(),
-            agent: &settings::agent,
-            cmdline: vec![],
-            lab: false,
-            clock: &Wall,
-        };
-        run(settings, plan, &builder)?;
-        let lock = builder.lock().clone();
-        lock
+    let builder = Builder {
+        project: &settings.project,
+        cluster: &site.cluster,
+        lock: Mutex::new(site.lock.clone()),
+        vault: &open,
+        out: settings.project.build(),
+        agent: &settings::agent,
+        cmdline: vec![],
+        lab: false,
+        clock: &Wall,
     };
+    run(settings, plan, &builder)?;
+    let lock = builder.lock().clone();
     settings.project.write_lock(&lock)?;
     Ok(Site { lock, ..site })
 }

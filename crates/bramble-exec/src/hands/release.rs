@@ -81,10 +81,9 @@ impl Builder<'_> {
         let program_list = programs.list();
         let key = (self.vault)()?.signing_key()?;
         (self.vault)()?.save(self.clock.now())?;
-        let cmdline: Vec<String> = bramble_plan::kernel_args(self.cluster, arch)
-            .into_iter()
-            .chain(self.cmdline.iter().cloned())
-            .collect();
+        let mut cmdline: Vec<String> = CMDLINE.iter().map(|word| word.to_string()).collect();
+        cmdline.extend(bramble_plan::kernel_args(self.cluster, arch));
+        cmdline.extend(self.cmdline.iter().cloned());
         let boards = bramble_plan::boards(self.cluster, arch);
         let users = self.lock().users.clone();
         let accepted = self.accepted();

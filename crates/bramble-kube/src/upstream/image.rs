@@ -42,6 +42,7 @@ SystemMaxUse=200M
 pub fn image_files() -> Rendered {
     let mut out = Rendered::default();
     for (name, text) in dist![
+        "units/bramble-images-rest.service",
         "units/bramble-images.service",
         "units/bramble-manifests.service",
         "units/bramble-podnat.service",

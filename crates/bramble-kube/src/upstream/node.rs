@@ -17,6 +17,7 @@ pub(super) fn render(node: &Node, out: &mut Rendered) {
     for unit in [
         "containerd.service",
         "bramble-images.service",
+        "bramble-images-rest.service",
         "kubelet.service",
         "kube-proxy.service",
         "bramble-register-node.service",

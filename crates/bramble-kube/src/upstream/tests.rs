@@ -185,7 +185,8 @@ fn units_name_only_what_there_is() -> Outcome {
                 value.starts_with("/usr/lib/bramble/") || key == "EnvironmentFile" && value.starts_with('/');
             if own {
                 named += 1;
-                assert!(exists(value), "{}: {line}", unit.path);
+                let program = value.split(' ').next().unwrap_or(value);
+                assert!(exists(program), "{}: {line}", unit.path);
             }
             if key == "After" || key == "Before" {
                 for other in value.split(' ').filter(|o| o.ends_with(".service")) {
