@@ -14,6 +14,7 @@ python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 need qemu-system-x86_64 qemu-system-x86
 need qemu-img qemu-utils
 need xz xz-utils
+need ssh openssh-client
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 if [ "$purpose" = test ]; then
   # Judges of what we write: other people's readers of our formats.
@@ -22,6 +23,7 @@ if [ "$purpose" = test ]; then
   need fsck.vfat dosfstools
   need mcopy mtools
   need sgdisk gdisk
+  need sfdisk fdisk
   need mkfs.ext4 e2fsprogs
   need depmod kmod
 fi

@@ -196,6 +196,6 @@ fn units_name_only_what_there_is() -> Outcome {
             }
         }
     }
-    assert_eq!(named, 13);
+    assert_eq!(named, 14);
     Ok(())
 }
