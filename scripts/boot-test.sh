@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Boots images in the lab and looks inside: one control plane with each datastore, then two power cuts in the first
 # boot. Needs target/release/bramble and target/agent/amd64 (scripts/test.sh makes them).
-#   usage: scripts/boot-test.sh [sqlite|etcd|cuts ...]     (default: all three)
+#   usage: scripts/boot-test.sh [sqlite|etcd|cuts|pair-sqlite|pair-etcd ...]     (default: the first three)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -56,6 +56,8 @@ ready() { # ready DATASTORE
   local kubectl="bramble lab kubectl --"
   check "node state" True "$($kubectl get node n1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')"
   check "a second lab up changes nothing" 0 "$(bramble lab up --progress json 2>/dev/null | grep -c '"outcome":"done"' || true)"
+  # The controllers make a namespace's service account a while after the node is Ready.
+  $kubectl wait --for=create serviceaccount/default --timeout=180s >/dev/null || bad "the default service account"
   $kubectl run hello --image=bramble.home.arpa/probe:1 --image-pull-policy=Never --restart=Never -- echo hello >/dev/null
   $kubectl wait pod/hello --for=jsonpath='{.status.phase}'=Succeeded --timeout=180s >/dev/null 2>&1 || true
   check "a pod's log" hello "$($kubectl logs hello 2>/dev/null)"
@@ -77,6 +79,56 @@ ready() { # ready DATASTORE
     check "data survives a reboot" kept "$(guest cat /var/mnt/mark || true)"
     check "nothing else does" gone "$(guest 'test -e /etc/mark && echo there || echo gone')"
   fi
+  bramble lab down
+}
+
+pair() { # pair DATASTORE: a control plane and a worker; a pod on the worker reaches a service on the control plane
+  local store=$1
+  printf '\n-- a control plane and a worker, %s\n' "$store"
+  mkdir -p "$work/pair-$store"
+  cd "$work/pair-$store"
+  sed -e "s/datastore: .*/datastore: $store/" "$root/examples/lab-pair/bramble.yaml" >bramble.yaml
+  bramble lab down --destroy >/dev/null 2>&1 || true
+  if ! bramble lab up --timeout 1500; then bad "pair, $store: lab up"; bramble lab down >/dev/null 2>&1 || true; return; fi
+  ok "$store: both nodes are Ready"
+  local kubectl="bramble lab kubectl --"
+  check "the worker's label" shelf "$($kubectl get node n2 -o 'jsonpath={.metadata.labels.tier}')"
+  check "the worker's taint" dedicated=media:NoSchedule \
+    "$($kubectl get node n2 -o 'jsonpath={.spec.taints[0].key}={.spec.taints[0].value}:{.spec.taints[0].effect}')"
+  $kubectl wait --for=create serviceaccount/default --timeout=180s >/dev/null || bad "the default service account"
+  $kubectl apply -f - >/dev/null <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata: { name: web, labels: { app: web } }
+spec:
+  nodeName: n1
+  tolerations: [{ operator: Exists }]
+  containers: [{ name: web, image: "bramble.home.arpa/probe:1", imagePullPolicy: Never, args: [serve] }]
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec: { selector: { app: web }, ports: [{ port: 80, targetPort: 8080 }] }
+YAML
+  $kubectl wait pod/web --for=condition=Ready --timeout=300s >/dev/null 2>&1 || true
+  $kubectl -n kube-system rollout status deploy/coredns --timeout=300s >/dev/null 2>&1 || true
+  $kubectl apply -f - >/dev/null <<'YAML'
+apiVersion: v1
+kind: Pod
+metadata: { name: client }
+spec:
+  nodeName: n2
+  restartPolicy: Never
+  tolerations: [{ operator: Exists }]
+  containers:
+    - { name: client, image: "bramble.home.arpa/probe:1", imagePullPolicy: Never, args: [get, "http://web.default.svc.cluster.local/", "3"] }
+YAML
+  $kubectl wait pod/client --for=jsonpath='{.status.phase}'=Succeeded --timeout=300s >/dev/null 2>&1 || true
+  $kubectl get nodes -o wide
+  $kubectl get pods -A -o wide
+  local said
+  said=$($kubectl logs client 2>/dev/null | tail -n 1)
+  case $said in *"web saw"*) ok "by name, across nodes: $said" ;; *) bad "the worker's pod heard: '$said'" ;; esac
   bramble lab down
 }
 
@@ -105,6 +157,7 @@ for one in "$@"; do
   cd "$root"
   case $one in
     sqlite | etcd) ready "$one" ;;
+    pair-sqlite | pair-etcd) pair "${one#pair-}" ;;
     cuts) cuts ;;
     *) echo "unknown test $one" >&2; exit 64 ;;
   esac

@@ -53,7 +53,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   rm -f "$log"
 fi
 
-# rustup installs the version that rust-toolchain.toml names at the first use of cargo; Go fetches the version
-# that the recipes name by itself, from 1.21 on.
+# rustup installs the version that rust-toolchain.toml names at the first use of cargo; Go, from 1.21 on, fetches the
+# compiler that the programs are built with by itself.
 cargo --version >/dev/null || { echo "setup: no usable cargo; run 'rustup toolchain install'" >&2; exit 1; }
 go version >/dev/null
