@@ -35,5 +35,5 @@ bash scripts/agent.sh amd64
 cargo build --release --quiet --package bramble
 
 say "machines that boot"
-bash scripts/boot-test.sh sqlite
+bash scripts/boot-test.sh cuts sqlite
 say "all passed"
