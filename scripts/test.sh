@@ -35,5 +35,5 @@ bash scripts/agent.sh amd64
 cargo build --release --quiet --package bramble
 
 say "machines that boot"
-bash scripts/boot-test.sh cuts sqlite
+bash scripts/boot-test.sh cuts sqlite etcd
 say "all passed"
