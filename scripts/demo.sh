@@ -13,7 +13,7 @@ bash scripts/setup.sh demo
 
 say "the tool and the agent"
 archs=amd64
-grep -q 'uefi-arm64\|pi[345]' "examples/$example/bramble.yaml" && archs=arm64
+grep -qE '^[^#]*board: *(uefi-arm64|pi[345])' "examples/$example/bramble.yaml" && archs=arm64
 bash scripts/agent.sh "$archs"
 cargo build --release --quiet --package bramble
 PATH=$PWD/target/release:$PATH
