@@ -26,6 +26,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-secrets",
         ],
     ),
+    ("bramble-disk", 2, &["bramble-fat", "bramble-partition"]),
     ("bramble-kube", 2, &["bramble-api"]),
     (
         "bramble-exec",
