@@ -91,6 +91,13 @@ pub enum StepKind {
         /// For which node.
         node: String,
     },
+    /// Write the release and a new incarnation of the node over its lab machine's disk.
+    LabFlash {
+        /// For which node.
+        node: String,
+        /// Leave the data partition as it is.
+        keep_data: bool,
+    },
     /// Power a lab machine on.
     LabPower {
         /// For which node.

@@ -164,6 +164,12 @@ impl Vault {
         })
     }
 
+    /// Gives a node the nonce of a new incarnation: its next card is another one than every card before. What the
+    /// machine is known by stays.
+    pub fn renew_incarnation(&self, node: &str) -> Result<(), Failure> {
+        self.set(&["nodes", node, "incarnation"], random_hex(16).map_err(random)?)
+    }
+
     /// The cluster's authorities, made at their first use.
     pub fn authorities(&self, cluster: &str, now: u64) -> Result<Authorities, Failure> {
         let damaged = || Failure::user(format!("the authorities in {} cannot be read", self.path.display()));
@@ -265,6 +271,10 @@ mod tests {
         assert_eq!(again.identity("n1").unwrap().ssh_host_key, identity.ssh_host_key);
         assert_eq!(again.signing_key().unwrap().expose(), key.expose());
         assert_ne!(again.identity("n2").unwrap().incarnation, identity.incarnation);
+        again.renew_incarnation("n1").unwrap();
+        let renewed = again.identity("n1").unwrap();
+        assert_ne!(renewed.incarnation, identity.incarnation);
+        assert_eq!(renewed.machine_id, identity.machine_id);
         let text = std::fs::read_to_string(dir.path().join("secrets.sops.yaml")).unwrap();
         assert!(!text.contains(&identity.machine_id) && !text.contains("OPENSSH"), "{text}");
     }

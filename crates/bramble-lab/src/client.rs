@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::error::Error;
 #[cfg(doc)]
 use crate::error::Refusal;
 use crate::layout::{HostRecord, Layout};
-use crate::spec::LabSpec;
+use crate::spec::{BaseSegment, LabSpec};
 use crate::wire::{CutPoint, CutReport, LabEvent, MachineState, MachineStatus, Reply, Request, StartReport};
 
 /// How long a fresh lab host may take to answer. It only makes a directory and a socket: a loaded computer needs
@@ -246,6 +246,23 @@ impl Lab {
         self.done(&Request::Restore { machine: machine.into(), label: label.into() })
     }
 
+    /// Writes these pieces and zeros over the disk of a machine that is off, as a card is flashed that was used before:
+    /// everything else on it stays. Running it again repairs one that was interrupted.
+    ///
+    /// # Errors
+    /// [`Refusal::Running`]; [`Refusal::DiskFull`]; [`Refusal::BadSpec`] when a piece passes the disk's end.
+    pub fn flash(
+        &self,
+        machine: &str,
+        pieces: Vec<BaseSegment>,
+        zeros: Vec<Range<u64>>,
+    ) -> Result<(), Error> {
+        if self.connect().is_err() {
+            self.start_host()?;
+        }
+        self.done(&Request::Flash { machine: machine.into(), pieces, zeros })
+    }
+
     /// Switches all machines off, at once those that are still on after `grace`, and ends the lab host. Disks and
     /// logs stay. Without a lab host nothing happens.
     ///
@@ -391,6 +408,7 @@ fn off_status(spec: &LabSpec, name: &str, address: std::net::Ipv4Addr) -> Machin
         accel: None,
         stage: None,
         stage_text: String::new(),
+        stage_uptime: 0.0,
         stage_age: 0.0,
         last_line: String::new(),
         forwards: spec.forwards.iter().filter(|f| f.node == name).cloned().collect(),

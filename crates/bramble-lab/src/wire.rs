@@ -4,9 +4,10 @@
 use bramble_api::stage::Stage;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use crate::error::Refusal;
-use crate::spec::{Forward, LabSpec};
+use crate::spec::{BaseSegment, Forward, LabSpec};
 
 /// What a client asks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -24,6 +25,7 @@ pub(crate) enum Request {
     Console { machine: String },
     Snapshot { machine: String, label: String },
     Restore { machine: String, label: String },
+    Flash { machine: String, pieces: Vec<BaseSegment>, zeros: Vec<Range<u64>> },
     Down { grace_ms: u64 },
 }
 
@@ -106,6 +108,8 @@ pub struct MachineStatus {
     pub stage: Option<Stage>,
     /// The text of that stage line.
     pub stage_text: String,
+    /// Seconds since its kernel started, as that line says.
+    pub stage_uptime: f64,
     /// Seconds since that stage line came; since power-on while there is none.
     pub stage_age: f64,
     /// The last console line, control characters removed.

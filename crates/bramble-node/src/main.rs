@@ -1,7 +1,7 @@
 //! The agent of every Bramble OS machine, and pid 1 of its initramfs.
 //!
 //! One binary, by how it is called: pid 1 takes the machine from the kernel to systemd ([`init`]); `agent` watches
-//! it from then on; `status` prints what the agent knows; `shutdown`, also as systemd's shutdown hook, saves the clock.
+//! it from then on; `status` prints what the agent knows; `await-api` starts a program once the API is ready; `shutdown`, also as systemd's shutdown hook, saves the clock.
 
 mod agent;
 mod clock;
@@ -30,12 +30,13 @@ fn main() -> ExitCode {
         Some("shutdown") => agent::shutdown(),
         Some("agent") => agent::run(),
         Some("status") => agent::status(),
+        Some("await-api") => agent::await_api(&arguments[2..]),
         Some("--version") => {
             say(&mut std::io::stdout(), concat!("bramble-node ", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
         _ => {
-            say(&mut std::io::stderr(), "usage: bramble-node agent|status|shutdown|--version");
+            say(&mut std::io::stderr(), "usage: bramble-node agent|status|await-api|shutdown|--version");
             ExitCode::from(USAGE)
         }
     }

@@ -68,6 +68,13 @@ pub enum Purpose {
         /// These machines; all when empty.
         nodes: Vec<String>,
     },
+    /// Write lab disks anew, as cards are flashed that were used before.
+    LabFlash {
+        /// Of these machines.
+        nodes: Vec<String>,
+        /// Leave their data partitions as they are.
+        keep_data: bool,
+    },
 }
 
 impl Purpose {
@@ -78,6 +85,7 @@ impl Purpose {
             Purpose::Fetch { .. } => "fetch",
             Purpose::Build { .. } => "build",
             Purpose::LabUp { .. } => "lab up",
+            Purpose::LabFlash { .. } => "lab flash",
         }
     }
 }
@@ -111,6 +119,11 @@ pub fn plan(
             }
         }
         Purpose::LabUp { nodes } => builder.lab(nodes, inventory),
+        Purpose::LabFlash { nodes, keep_data } => {
+            for node in wanted.nodes.iter().filter(|n| nodes.contains(&n.name)) {
+                builder.lab_flash(node, *keep_data);
+            }
+        }
     }
     let Builder { steps, waiting, .. } = builder;
     Plan {
@@ -223,6 +236,23 @@ impl Builder<'_> {
         );
     }
 
+    fn lab_flash(&mut self, node: &PlannedNode, keep_data: bool) {
+        if !self.served(node) {
+            return;
+        }
+        let release = self.release(node.arch);
+        self.step(
+            format!("lab-flash/{}", node.name),
+            StepKind::LabFlash { node: node.name.clone(), keep_data },
+            vec![release],
+            if keep_data {
+                "its disk is to be written anew, data kept"
+            } else {
+                "its disk is to be written anew"
+            },
+        );
+    }
+
     fn lab(&mut self, asked: &[String], inventory: &Inventory) {
         let wanted = self.wanted;
         let mut nodes: Vec<&PlannedNode> =
@@ -324,6 +354,12 @@ mod tests {
         );
         assert_eq!(plan.waiting.len(), 1);
         assert_eq!(plan.waiting[0].subject, "pi");
+    }
+
+    #[test]
+    fn flashing_a_lab_machine_touches_no_other() {
+        let plan = make(&Lock::default(), Purpose::LabFlash { nodes: vec!["w".into()], keep_data: true });
+        assert_eq!(ids(&plan)[3..], ["build-release/amd64", "lab-flash/w"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line: words only. What they mean is in `settings.rs` and `commands/`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// One file in git becomes a home Kubernetes cluster that installs itself.
@@ -229,6 +230,23 @@ pub enum Lab {
         /// Power the machines on and do not wait.
         #[arg(long, conflicts_with = "until")]
         no_wait: bool,
+        /// What if: the hardware clocks start at this time (seconds since 1970; 0 is a machine without a battery).
+        #[arg(long, value_name = "SECONDS", help_heading = "What if")]
+        clock: Option<u64>,
+        /// What if: no time server answers.
+        #[arg(long, help_heading = "What if")]
+        no_time: bool,
+        /// What if: the router leases a machine this address instead of the stated one.
+        #[arg(long = "lease", value_name = "NODE=ADDRESS", help_heading = "What if", value_parser = lease)]
+        leases: Vec<(String, Ipv4Addr)>,
+    },
+    /// Write a machine's disk anew, as a card is flashed that was used before: a new incarnation, the newest release.
+    Flash {
+        /// Which machine; it must be off.
+        node: String,
+        /// Leave the data partition as it is; the machine takes it over.
+        #[arg(long)]
+        keep_data: bool,
     },
     /// Stop the machines; their disks stay.
     Down {
@@ -284,7 +302,16 @@ pub enum Lab {
         /// Wait for this marker on the console first.
         #[arg(long, value_name = "MARKER")]
         at: Option<String>,
+        /// Then for so many more writes to the disk.
+        #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "at")]
+        after_writes: u32,
     },
+}
+
+fn lease(text: &str) -> Result<(String, Ipv4Addr), String> {
+    let (node, address) = text.split_once('=').ok_or("expected NODE=ADDRESS")?;
+    let address = address.parse().map_err(|e| format!("{address:?}: {e}"))?;
+    Ok((node.to_string(), address))
 }
 
 /// Arguments of `kubeconfig`.

@@ -13,13 +13,14 @@ use bramble_console::Progress;
 use bramble_effects::{Cancel, Clock, Failure, Hand, Sink};
 use bramble_exec::{Builder, Journal, Vault};
 use bramble_secrets::SecretText;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// How the lab is brought up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LabOptions {
     /// The stage that every machine must reach.
     pub(crate) until: Stage,
@@ -27,6 +28,25 @@ pub(crate) struct LabOptions {
     pub(crate) timeout: Duration,
     /// Emulate processors even where this computer could run them.
     pub(crate) emulate: bool,
+    /// Where the machines' hardware clocks start, seconds since 1970; else at this computer's time.
+    pub(crate) clock: Option<u64>,
+    /// Addresses that the router leases against the reservations.
+    pub(crate) leases: Vec<(String, Ipv4Addr)>,
+    /// No time server answers.
+    pub(crate) no_time: bool,
+}
+
+impl Default for LabOptions {
+    fn default() -> LabOptions {
+        LabOptions {
+            until: Stage::Ready,
+            timeout: Duration::from_secs(1200),
+            emulate: false,
+            clock: None,
+            leases: vec![],
+            no_time: false,
+        }
+    }
 }
 
 /// This computer's clock.
@@ -90,8 +110,7 @@ pub(crate) fn run_lab(
         lab: true,
         clock: &Wall,
     };
-    let hand =
-        lab::LabHand { builder: &builder, directory: &directory, options, began: std::time::Instant::now() };
+    let hand = lab::LabHand { builder: &builder, directory: &directory, options, began: OnceLock::new() };
     run(settings, plan, &hand)?;
     let lock = builder.lock().clone();
     settings.project.write_lock(&lock)?;

@@ -14,6 +14,7 @@ use bramble_spec::{Certificate, EffectiveNode};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Bytes of an image file: the smallest disk. `flash` and the lab lay the table out for the disk they have.
@@ -39,6 +40,11 @@ pub struct DiskPiece {
 }
 
 impl NodeDisk {
+    /// Where zeros must be on a medium that was used before.
+    pub fn zeros(&self) -> &[Range<u64>] {
+        &self.map.zeros
+    }
+
     /// Puts the pieces into a directory: links to the release's files (which a later build replaces, never changes),
     /// and one file, mode 0600, with what only this node has.
     pub fn split(&self, directory: &Path) -> io::Result<Vec<DiskPiece>> {
@@ -74,24 +80,26 @@ impl NodeDisk {
     }
 }
 
-/// The disk of a node, `size` bytes long, with its identity.
+/// The disk of a node, `size` bytes long, with its identity. With `keep_data` its data partition is left out, and its
+/// machine takes over what lies there.
 pub fn node_disk(
     builder: &Builder<'_>,
     name: &str,
     size: u64,
+    keep_data: bool,
     context: &Context<'_>,
 ) -> Result<NodeDisk, Failure> {
     builder.issue_identity(name)?;
     let node = builder.node(name)?;
     let release = builder.release(bramble_plan::arch(node.arch))?;
-    let document = builder.document(&node)?;
+    let document = builder.document(&node, keep_data)?;
     context.progress(0, 0, Unit::Items, "laying out the disk");
     let map = disk::map(&disk::DiskInput {
         release: &release,
         incarnation: &builder.identity(&node)?.incarnation,
         size,
         document: Some(&document),
-        keep_data: false,
+        keep_data,
     })
     .map_err(|e| Failure::user(format!("cannot lay out the disk of {name}")).source(e))?;
     Ok(NodeDisk { map })
@@ -148,7 +156,7 @@ impl Builder<'_> {
     }
 
     /// A node's document as it goes into its identity partition.
-    fn document(&self, node: &EffectiveNode) -> Result<SecretBytes, Failure> {
+    fn document(&self, node: &EffectiveNode, keep_data: bool) -> Result<SecretBytes, Failure> {
         let spec = &self.cluster.spec;
         let network = &spec.network;
         let domain = network.cluster_domain.to_string();
@@ -162,7 +170,7 @@ impl Builder<'_> {
         let edition = Edition {
             issued_at: self.clock.now(),
             generation: 1,
-            keep_data: false,
+            keep_data,
             manifests: manifests::first(&settings),
             trusted_cas: self.trusted_cas()?,
         };
@@ -195,7 +203,7 @@ impl Builder<'_> {
 
     /// Writes a node's image file. It holds the node's keys: mode 0600.
     pub(super) fn write_image(&self, name: &str, context: &Context<'_>) -> Result<Outcome, Failure> {
-        let disk = node_disk(self, name, IMAGE_SIZE, context)?;
+        let disk = node_disk(self, name, IMAGE_SIZE, false, context)?;
         let path = self.out.join(format!("{name}.img"));
         let failed = |e| Failure::user(format!("cannot write {}", path.display())).source(e);
         disk::write(&disk.map, &path).map_err(failed)?;

@@ -86,6 +86,7 @@ impl Hand for Builder<'_> {
             StepKind::WriteImage { node } => self.write_image(node, context),
             StepKind::LabStart
             | StepKind::LabDisk { .. }
+            | StepKind::LabFlash { .. }
             | StepKind::LabPower { .. }
             | StepKind::LabReady { .. } => {
                 Err(Failure::bug(format!("step {} belongs to the lab, not to the builder", step.id)))

@@ -20,6 +20,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Refusal;
+use crate::spec::BaseSegment;
 use crate::wire::CutReport;
 use extents::{Extents, Source};
 use fate::{Fate, fates, sector_kept};
@@ -201,6 +202,36 @@ impl Disk {
     /// disk any more.
     pub(crate) fn settle(&self, seed: u64) -> io::Result<CutReport> {
         self.lock().settle(seed)
+    }
+
+    /// Writes pieces of files, and zeros, straight to the medium.
+    pub(crate) fn flash(&self, pieces: &[BaseSegment], zeros: &[Range<u64>]) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let size = state.medium.size();
+        let inside = |start: u64, length: u64| start.checked_add(length).is_some_and(|end| end <= size);
+        if !pieces.iter().all(|p| inside(p.start, p.length)) || !zeros.iter().all(|z| z.end <= size) {
+            return Err(Refusal::BadSpec {
+                what: format!("a piece passes the end of a disk of {size} bytes"),
+            });
+        }
+        for range in zeros.iter().filter(|z| !z.is_empty()) {
+            let zeroed = state.medium.zero(range.start, range.end - range.start);
+            zeroed.map_err(|e| Refusal::io("write", Path::new("the disk"), &e))?;
+        }
+        let mut buffer = Vec::new();
+        for piece in pieces {
+            let failed = |e: &io::Error| Refusal::io("copy", &piece.path, e);
+            let file = File::open(&piece.path).map_err(|e| failed(&e))?;
+            let mut done = 0;
+            while done < piece.length {
+                let part = (piece.length - done).min(MOVE_BYTES);
+                buffer.resize(part as usize, 0);
+                file.read_exact_at(&mut buffer, piece.offset + done).map_err(|e| failed(&e))?;
+                state.medium.write(piece.start + done, &buffer).map_err(|e| failed(&e))?;
+                done += part;
+            }
+        }
+        Ok(())
     }
 
     /// Moves the whole cache to the medium: the machine stopped, the disk kept its power.

@@ -38,7 +38,8 @@ struct State {
     boot: u64,
     line: Vec<u8>,
     last_line: String,
-    stage: Option<(Stage, String)>,
+    /// The stage, the guest's own time of its line in seconds, and the line's words.
+    stage: Option<(Stage, f64, String)>,
     since: Instant,
     watchers: Vec<Watcher>,
     next_watcher: u64,
@@ -56,6 +57,7 @@ struct Watcher {
 pub(super) struct Seen {
     pub(super) stage: Option<Stage>,
     pub(super) stage_text: String,
+    pub(super) stage_uptime: f64,
     pub(super) age: f64,
     pub(super) last_line: String,
 }
@@ -179,10 +181,11 @@ impl Console {
     /// What a status shows.
     pub(super) fn seen(&self) -> Seen {
         let state = self.lock();
-        let (stage, stage_text) = state.stage.clone().map_or((None, String::new()), |(s, t)| (Some(s), t));
+        let (stage, stage_uptime, stage_text) =
+            state.stage.clone().map_or((None, 0.0, String::new()), |(s, u, t)| (Some(s), u, t));
         let partial = clean(&state.line);
         let last_line = if partial.is_empty() { state.last_line.clone() } else { partial };
-        Seen { stage, stage_text, age: state.since.elapsed().as_secs_f64(), last_line }
+        Seen { stage, stage_text, stage_uptime, age: state.since.elapsed().as_secs_f64(), last_line }
     }
 }
 
@@ -226,7 +229,7 @@ impl State {
         }
         let machine = console.machine.clone();
         if let Some((stage, uptime, words)) = Stage::parse(&text) {
-            self.stage = Some((stage, words.to_string()));
+            self.stage = Some((stage, uptime, words.to_string()));
             self.since = Instant::now();
             let text = words.to_string();
             console.hub.tell(&LabEvent::Stage { machine: machine.clone(), stage, uptime, text });

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -25,7 +26,7 @@ use crate::error::{Refusal, is_full};
 use crate::layout::{Layout, replace, tail};
 use crate::process::ProcessId;
 use crate::qemu::{self, Accel, BootConfig, Computer, MachineConfig, Sockets};
-use crate::spec::{AccelChoice, Boot, Firmware, LabMachine};
+use crate::spec::{AccelChoice, BaseSegment, Boot, Firmware, LabMachine};
 use crate::switch::{self, Switch};
 use crate::wire::{CutPoint, CutReport, LabEvent, MachineState, MachineStatus};
 use crate::{firmware, nbd};
@@ -637,6 +638,18 @@ impl Machine {
         snapshot::copy(&self.label(label)?, &self.dir())
     }
 
+    /// Writes pieces and zeros over the disk.
+    pub(super) fn flash(&self, pieces: &[BaseSegment], zeros: &[Range<u64>]) -> Result<(), Refusal> {
+        let inner = self.settled();
+        self.must_be_off(&inner)?;
+        let dir = self.dir();
+        let record = DiskRecord::read(&dir)?.ok_or_else(|| {
+            let gone = io::Error::from(io::ErrorKind::NotFound);
+            Refusal::io("open", &dir.join("disk.json"), &gone)
+        })?;
+        Disk::open(&self.name, &dir, &record)?.flash(pieces, zeros)
+    }
+
     fn must_be_off(&self, inner: &Inner) -> Result<(), Refusal> {
         match inner.power {
             Power::Off { .. } => Ok(()),
@@ -664,6 +677,7 @@ impl Machine {
             accel: None,
             stage: seen.stage,
             stage_text: seen.stage_text,
+            stage_uptime: seen.stage_uptime,
             stage_age: seen.age,
             last_line: seen.last_line,
             forwards: Vec::new(),

@@ -119,6 +119,9 @@ impl Site {
             Request::Restore { machine, label } => {
                 done(self.machine(&machine).and_then(|m| m.restore(&label)))
             }
+            Request::Flash { machine, pieces, zeros } => {
+                done(self.machine(&machine).and_then(|m| m.flash(&pieces, &zeros)))
+            }
             Request::Status => Ok(Reply::Status(self.status())),
             Request::Down { grace_ms } => done(self.down(Duration::from_millis(grace_ms))),
             Request::Follow | Request::Console { .. } => {
@@ -295,11 +298,10 @@ impl Site {
             let machine = status.name;
             first.push(LabEvent::State { machine: machine.clone(), state: status.state });
             if let Some(stage) = status.stage {
-                // The line's own time is not kept; its age is what a view shows.
                 first.push(LabEvent::Stage {
                     machine,
                     stage,
-                    uptime: status.stage_age,
+                    uptime: status.stage_uptime,
                     text: status.stage_text,
                 });
             }

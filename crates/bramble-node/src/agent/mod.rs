@@ -1,6 +1,7 @@
 //! The agent at run time: looks, says what changed, saves the clock, sleeps.
 
 mod api;
+mod await_api;
 mod http;
 mod kubeconfig;
 mod look;
@@ -11,6 +12,7 @@ use crate::console;
 use crate::init::parse_document;
 use crate::refused::{At, Refused, line};
 use crate::{clock, say};
+pub use await_api::run as await_api;
 use bramble_api::document::MachineDocument;
 use bramble_api::manifest::Manifest;
 use bramble_api::names::path;
@@ -30,6 +32,8 @@ const LATER: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// Once everything is reached. Also how often systemd's watchdog hears of us, so the unit's limit is three of these.
 const AT_REST: Duration = Duration::from_secs(60);
+/// Something that takes longer than this is explained on the console; then again each time the wait has doubled.
+const EXPLAIN: Duration = Duration::from_secs(120);
 /// How much time a machine without a clock may lose at a power cut, against writes to flash.
 const SAVE_CLOCK: Duration = Duration::from_secs(600);
 
@@ -67,13 +71,21 @@ fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
     let started = Instant::now();
     let mut clock_saved: Option<Instant> = None;
     let mut written: Option<Watch> = None;
+    let (mut since, mut explain) = (Instant::now(), EXPLAIN);
     notify::send("READY=1");
     loop {
+        let before = watch.stage;
         for say in watch.observe(&look::look(document, manifest.time)) {
             match say {
                 Say::Stage(stage, text) => console::stage(stage, &text),
                 Say::Note(text) => console::note(&text),
             }
+        }
+        if watch.stage != before {
+            (since, explain) = (Instant::now(), EXPLAIN);
+        } else if let Some(waiting) = watch.waiting.as_deref().filter(|_| since.elapsed() >= explain) {
+            console::note(&format!("waiting for {} s for {waiting}", since.elapsed().as_secs()));
+            explain *= 2;
         }
         if written.as_ref() != Some(&watch) {
             if let Err(refused) = write_status(&watch) {

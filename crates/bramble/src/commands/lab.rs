@@ -21,11 +21,13 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Does what was asked of the lab.
 pub(crate) fn run(words: Words, settings: &Settings) -> Result<Exit, Problem> {
     match words {
-        Words::Up { nodes, timeout, until, emulate, no_wait } => {
+        Words::Up { nodes, timeout, until, emulate, no_wait, clock, no_time, leases } => {
             let until = stage(&until)?;
             let timeout = Duration::from_secs(timeout);
-            up(settings, &nodes, hands::LabOptions { until, timeout, emulate }, no_wait)
+            let options = hands::LabOptions { until, timeout, emulate, clock, leases, no_time };
+            up(settings, &nodes, options, no_wait)
         }
+        Words::Flash { node, keep_data } => flash(settings, node, keep_data),
         Words::Down { destroy } => down(settings, destroy),
         Words::Status { output } => status(settings, output),
         Words::Console { node } => {
@@ -41,7 +43,10 @@ pub(crate) fn run(words: Words, settings: &Settings) -> Result<Exit, Problem> {
             bramble_console::say(&format!("{node}: off; what it wrote stays written"));
             Ok(Exit::Done)
         }
-        Words::Cut { node, seed, at } => cut(settings, &node, seed, at),
+        Words::Cut { node, seed, at, after_writes } => {
+            let point = at.map(|marker| CutPoint { marker, after_writes });
+            cut(settings, &node, seed, point)
+        }
     }
 }
 
@@ -95,7 +100,7 @@ fn up(
     no_wait: bool,
 ) -> Result<Exit, Problem> {
     let site = Site::load(settings)?;
-    for node in nodes {
+    for node in nodes.iter().chain(options.leases.iter().map(|(node, _)| node)) {
         site.known(node)?;
     }
     let purpose = Purpose::LabUp { nodes: nodes.to_vec() };
@@ -111,6 +116,25 @@ fn up(
     if settings.progress != bramble_console::Mode::Json {
         status(settings, Output::Text)?;
     }
+    Ok(Exit::Done)
+}
+
+fn flash(settings: &Settings, node: String, keep_data: bool) -> Result<Exit, Problem> {
+    let site = Site::load(settings)?;
+    site.known(&node)?;
+    let seen = inventory(settings);
+    // Before anything is built: a disk is not written under a machine that uses it.
+    if seen.lab_running.contains(&node) {
+        return Err(Failure::user(format!("{node} is on"))
+            .hint(format!("`bramble lab kill {node}` or `bramble lab down` switches it off"))
+            .into());
+    }
+    let purpose = Purpose::LabFlash { nodes: vec![node], keep_data };
+    let plan = bramble_plan::plan(&site.wanted(), &site.sources(), &site.lock, &seen, &purpose);
+    for left_out in &plan.waiting {
+        bramble_console::warning(&format!("{}: {}", left_out.subject, left_out.on));
+    }
+    hands::run_lab(settings, site, &plan, hands::LabOptions::default())?;
     Ok(Exit::Done)
 }
 
@@ -249,13 +273,11 @@ fn kubectl(settings: &Settings, arguments: &[String]) -> Result<Exit, Problem> {
     status_of(kubectl, "kubectl")
 }
 
-fn cut(settings: &Settings, node: &str, seed: u64, at: Option<String>) -> Result<Exit, Problem> {
+fn cut(settings: &Settings, node: &str, seed: u64, point: Option<CutPoint>) -> Result<Exit, Problem> {
     let lab = open(settings)?;
-    let report = match at {
+    let report = match point {
         None => lab.cut(node, seed),
-        Some(marker) => {
-            lab.cut_at(node, CutPoint { marker, after_writes: 0 }, seed, Duration::from_secs(600))
-        }
+        Some(point) => lab.cut_at(node, point, seed, Duration::from_secs(600)),
     }
     .map_err(failure)?;
     bramble_console::say(&format!(

@@ -2,20 +2,21 @@
 
 use super::LabOptions;
 use crate::commands::lab::failure;
-use bramble_api::event::{Event, Outcome};
+use bramble_api::event::{Event, Outcome, Unit};
 use bramble_api::names::Arch;
 use bramble_api::plan::{Step, StepKind};
 use bramble_api::stage::Stage;
 use bramble_effects::{Context, Failure, Hand};
 use bramble_exec::Builder;
 use bramble_lab::{
-    AccelChoice, BaseSegment, Boot, Firmware, Forward, Lab, LabEvent, LabMachine, LabSpec, MachineState,
-    NetworkTime,
+    AccelChoice, BaseSegment, Boot, Dhcp, Firmware, Forward, Lab, LabEvent, LabMachine, LabSpec,
+    MachineState, NetworkTime, Rtc,
 };
 use bramble_spec::EffectiveNode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
@@ -30,14 +31,15 @@ pub(super) struct LabHand<'a> {
     pub(super) directory: &'a Path,
     /// How it is brought up.
     pub(super) options: LabOptions,
-    /// When the run began.
-    pub(super) began: Instant,
+    /// When the first machine was looked at: what was built before does not count against them.
+    pub(super) began: OnceLock<Instant>,
 }
 
 impl Hand for LabHand<'_> {
     fn perform(&self, step: &Step, context: &Context<'_>) -> Result<Outcome, Failure> {
         match &step.kind {
             StepKind::LabDisk { node } => self.disk(node, context),
+            StepKind::LabFlash { node, keep_data } => self.flash(node, *keep_data, context),
             StepKind::LabStart => self.start(context),
             StepKind::LabPower { node } => self.power(node),
             StepKind::LabReady { node } => self.ready(node, context),
@@ -63,7 +65,7 @@ impl LabHand<'_> {
         if list.exists() {
             return Ok(Outcome::Unchanged);
         }
-        let disk = bramble_exec::node_disk(self.builder, name, DISK_SIZE, context)?;
+        let disk = bramble_exec::node_disk(self.builder, name, DISK_SIZE, false, context)?;
         let io = |source: std::io::Error| {
             Failure::user(format!("cannot make the lab disk of {name} in {}", pieces.display()))
                 .source(source)
@@ -77,6 +79,31 @@ impl LabHand<'_> {
         Ok(Outcome::Done)
     }
 
+    /// Writes the release and a new incarnation over a machine's disk; a machine without one gets a fresh disk.
+    fn flash(&self, name: &str, keep_data: bool, context: &Context<'_>) -> Result<Outcome, Failure> {
+        let lab = self.lab()?;
+        let made = lab.spec().map_err(failure)?.is_some_and(|spec| spec.machine(name).is_some());
+        if !made {
+            return self.disk(name, context);
+        }
+        let vault = (self.builder.vault)()?;
+        vault.renew_incarnation(name)?;
+        vault.save(self.builder.clock.now())?;
+        let disk = bramble_exec::node_disk(self.builder, name, DISK_SIZE, keep_data, context)?;
+        let place = self.directory.join("flash").join(name);
+        let io = |e: std::io::Error| Failure::user(format!("cannot use {}", place.display())).source(e);
+        // What an interrupted run left; it holds keys.
+        if place.exists() {
+            std::fs::remove_dir_all(&place).map_err(io)?;
+        }
+        std::fs::create_dir_all(&place).map_err(io)?;
+        context.progress(0, 0, Unit::Items, "writing the disk");
+        let pieces = segments(disk.split(&place).map_err(io)?);
+        lab.flash(name, pieces, disk.zeros().to_vec()).map_err(failure)?;
+        std::fs::remove_dir_all(&place).map_err(io)?;
+        Ok(Outcome::Done)
+    }
+
     fn base(&self, name: &str) -> Result<Vec<BaseSegment>, Failure> {
         let path = self.pieces(name).join("segments.json");
         let read = || -> Result<Vec<bramble_exec::DiskPiece>, Box<dyn std::error::Error + Send + Sync>> {
@@ -87,10 +114,7 @@ impl LabHand<'_> {
                 .source(e)
                 .hint("`bramble lab down --destroy` starts the lab afresh")
         })?;
-        Ok(pieces
-            .into_iter()
-            .map(|p| BaseSegment { start: p.start, length: p.length, path: p.path, offset: p.offset })
-            .collect())
+        Ok(segments(pieces))
     }
 
     /// The lab as the file describes it, with every machine that has a disk.
@@ -128,8 +152,8 @@ impl LabHand<'_> {
                 serial: None,
                 disk_size: DISK_SIZE,
                 base: self.base(&node.name)?,
-                dhcp: bramble_lab::Dhcp::Reserved,
-                rtc: bramble_lab::Rtc::Host,
+                dhcp: self.lease(&node.name),
+                rtc: self.options.clock.map_or(Rtc::Host, Rtc::At),
                 boot: Boot::Firmware,
             });
             if control_plane {
@@ -154,13 +178,19 @@ impl LabHand<'_> {
             gateway: network.gateway,
             domain: network.domain.to_string(),
             stand_ins: stand_ins.into_iter().collect(),
-            time: NetworkTime::Host,
+            time: if self.options.no_time { NetworkTime::Silent } else { NetworkTime::Host },
             machines,
             forwards,
             firmware,
             accel: if self.options.emulate { AccelChoice::Emulation } else { AccelChoice::Auto },
             qemu: BTreeMap::new(),
         })
+    }
+
+    /// What the router does for a machine.
+    fn lease(&self, name: &str) -> Dhcp {
+        let other = self.options.leases.iter().find(|(node, _)| node == name);
+        other.map_or(Dhcp::Reserved, |(_, address)| Dhcp::Other(*address))
     }
 
     fn start(&self, context: &Context<'_>) -> Result<Outcome, Failure> {
@@ -205,7 +235,7 @@ impl LabHand<'_> {
             });
         });
         let mut watch = Watch { node, until: self.options.until, stage: None, last: String::new() };
-        let deadline = self.began + self.options.timeout;
+        let deadline = *self.began.get_or_init(Instant::now) + self.options.timeout;
         while !context.cancel.is_cancelled() && Instant::now() < deadline {
             match told.recv_timeout(Duration::from_millis(200)) {
                 Ok(event) => {
@@ -232,6 +262,14 @@ impl LabHand<'_> {
         ))
         .hint("it goes on booting: run the command again to wait longer, or look at its console"))
     }
+}
+
+/// Pieces as the lab takes them.
+fn segments(pieces: Vec<bramble_exec::DiskPiece>) -> Vec<BaseSegment> {
+    pieces
+        .into_iter()
+        .map(|p| BaseSegment { start: p.start, length: p.length, path: p.path, offset: p.offset })
+        .collect()
 }
 
 /// What is seen of one machine while it comes up.
