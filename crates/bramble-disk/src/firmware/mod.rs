@@ -1,7 +1,7 @@
 //! How firmware chooses what to boot from a disk, as pure functions of the disk.
 //!
 //! - [`pi`]: the firmware of the Raspberry Pi 3, 4 and 5 families.
-
+//! - [`systemd_boot`]: systemd-boot, once UEFI has started it.
 //! - [`fdt`]: the device tree that firmware hands to the kernel, as far as boot selection shows in it.
 //!
 //! The models read; they never write. They believe nothing they find on the disk, end on any content, and what they
@@ -9,6 +9,7 @@
 
 pub mod fdt;
 pub mod pi;
+pub mod systemd_boot;
 
 mod trace;
 mod volume;

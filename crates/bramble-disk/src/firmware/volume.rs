@@ -77,18 +77,29 @@ impl<'d, D: ReadAt + ?Sized> Volume<'d, D> {
         self.fat.read(path, limit)
     }
 
-    /// The first `most` bytes of a file.
+    /// The first `most` bytes of a file, or all of a shorter one.
     pub(crate) fn head(&mut self, path: &str, most: usize) -> Result<Vec<u8>, ReadError> {
+        self.part(path, 0, most)
+    }
+
+    /// At most `most` bytes of a file from `skip` on.
+    pub(crate) fn part(&mut self, path: &str, mut skip: u64, most: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = Vec::new();
         for extent in self.fat.extents(path)? {
-            let length = extent.length.min((most - bytes.len()) as u64) as usize;
+            if skip >= extent.length {
+                skip -= extent.length;
+                continue;
+            }
+            let offset = extent.offset + skip;
+            let length = (extent.length - skip).min((most - bytes.len()) as u64) as usize;
+            skip = 0;
             let at = bytes.len();
             bytes.resize(at + length, 0);
             let mut window = Window::new(self.disk, self.place.start, self.place.size);
             window
-                .seek(SeekFrom::Start(extent.offset))
+                .seek(SeekFrom::Start(offset))
                 .and_then(|_| window.read_exact(&mut bytes[at..]))
-                .map_err(|source| ReadError::Device { offset: extent.offset, length, source })?;
+                .map_err(|source| ReadError::Device { offset, length, source })?;
             if bytes.len() == most {
                 break;
             }
