@@ -35,11 +35,13 @@ def main():
     options = parser.parse_args()
     if options.peer_runs is None:
         options.peer_runs = options.runs
+    before = measure.quiet()
     archs = ["amd64", "arm64"] if options.arch == "all" else [options.arch]
     measure.need_tool()
     for arch in archs:
         measure.need_agent(arch)
-    result = {"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "computer": measure.computer(), "arch": {}}
+    result = {"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "computer": measure.computer(), "loadBefore": before,
+              "arch": {}}
     for arch in archs:
         result["arch"][arch] = one(arch, options)
         measure.write_json(os.path.join(measure.WORK, "build.json"), result)

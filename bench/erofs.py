@@ -32,6 +32,7 @@ def main():
     if not os.access(WRITER, os.X_OK):
         measure.refuse("target/release/examples/mkerofs is not built",
                        "cargo build --release --package bramble-erofs --example mkerofs")
+    before = measure.quiet()
     directory = os.path.join(measure.WORK, "erofs")
     os.makedirs(directory, exist_ok=True)
     tree = options.tree or release_tree(directory)
@@ -53,7 +54,7 @@ def main():
                 found[name][1].append(memory)
     files, size = weigh(tree)
     result = {
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "computer": measure.computer(),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "computer": measure.computer(), "loadBefore": before,
         "mkfs": version(),
         "tree": {"entries": files, "bytes": size},
         "images": {"bramble-erofs": os.path.getsize(ours), "mkfs.erofs": os.path.getsize(theirs)},

@@ -58,6 +58,7 @@ def main():
     })
     measure.need_tool()
     measure.need_agent("amd64")
+    before = measure.quiet()
     accel, cpu = machine.accelerator(options.accel, options.cpu)
     project, key = make_project()
     site = Site(project, key, accel, cpu, options)
@@ -74,7 +75,7 @@ def main():
         sides = list(images) if number % 2 else list(images)[::-1]
         for side in sides:
             runs[side].append(site.boot(side, images[side], number))
-    report(site, options, runs, packages)
+    report(site, options, runs, packages, before)
 
 
 def make_project():
@@ -215,7 +216,7 @@ class Site:
         return node.directory
 
 
-def report(site, options, runs, packages):
+def report(site, options, runs, packages, before):
     def stage(side, name):
         values = [run["stages"][name] for run in runs[side] if name in run["stages"]]
         return measure.spread(values) if values else None
@@ -223,7 +224,7 @@ def report(site, options, runs, packages):
     result = {
         "what": f"power-on to Ready, {options.boots} boot",
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "computer": measure.computer(),
+        "computer": measure.computer(), "loadBefore": before,
         "qemu": measure.output(["qemu-system-x86_64", "--version"]).splitlines()[0],
         "accel": site.accel, "cpu": site.cpu, "cpus": machine.CPUS, "memoryMiB": machine.MEMORY_MIB,
         "firmware": site.firmware, "diskBytes": site.size,

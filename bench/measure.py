@@ -91,8 +91,16 @@ def computer():
     """Where the figures come from."""
     model = next((l.split(":", 1)[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "?")
     memory = next(int(l.split()[1]) // 1024 for l in open("/proc/meminfo") if l.startswith("MemTotal"))
-    return {"kernel": os.uname().release, "processor": model, "cpus": os.cpu_count(), "memoryMiB": memory,
-            "load": round(os.getloadavg()[0], 2)}
+    load = round(os.getloadavg()[0], 2)
+    return {"kernel": os.uname().release, "processor": model, "cpus": os.cpu_count(), "memoryMiB": memory, "load": load}
+
+
+def quiet():
+    """The load before a measurement; a busy computer is named, because its figures are upper bounds at most."""
+    load = round(os.getloadavg()[0], 2)
+    if load > 1:
+        say(f"this computer is busy (load {load}): the figures will not be those of a quiet one")
+    return load
 
 
 class Project:
