@@ -197,9 +197,31 @@ pub struct Kubernetes {
     /// What only a control plane has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<ControlPlane>,
-    /// Certificates, keys and kubeconfigs below /etc/kubernetes, path relative to it. `.crt` and `.pub` files are
-    /// written with mode 0644, all others with 0600.
+    /// What only k3s is told; absent with another distribution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k3s: Option<K3s>,
+    /// Certificates, keys and kubeconfigs below /etc/kubernetes (of k3s: below /etc/rancher/k3s), path relative to it.
+    /// `.crt` and `.pub` files are written with mode 0644, all others with 0600.
     pub files: BTreeMap<String, String>,
+}
+
+/// What only k3s is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct K3s {
+    /// Where the machine joins the cluster, `https://192.168.1.11:6443`; absent on the server that founds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<String>,
+    /// Packaged components that are not deployed: `coredns`, `servicelb`, `traefik`, `local-storage`, `metrics-server`,
+    /// `runtimes`.
+    #[serde(default)]
+    pub disable: Vec<String>,
+    /// Further names and addresses in the API's certificate.
+    #[serde(default)]
+    pub tls_sans: Vec<String>,
+    /// Nodes give images they have to each other.
+    #[serde(default)]
+    pub embedded_registry: bool,
 }
 
 /// What only a control plane has.

@@ -194,6 +194,7 @@ pub const PERSISTENT: &[(&str, u32)] = &[
     ("/var/lib/etcd", 0o700),
     ("/var/lib/kine", 0o700),
     ("/var/lib/cni", 0o755),
+    ("/var/lib/rancher", 0o755),
     ("/var/lib/systemd", 0o755),
     ("/var/lib/iscsi", 0o700),
     ("/var/lib/nfs", 0o755),

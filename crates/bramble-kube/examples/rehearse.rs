@@ -186,6 +186,7 @@ impl Cluster {
                     encrypt_secrets: true,
                     manifests: manifests::first(&settings),
                 }),
+                k3s: None,
                 files,
             }),
         })

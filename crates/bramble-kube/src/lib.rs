@@ -1,7 +1,9 @@
-//! What every Kubernetes distribution shares: PKI, kubeconfigs, OCI archives; the upstream distribution's configs and units.
+//! What every Kubernetes distribution shares: PKI, kubeconfigs, OCI archives; the configs and units of the upstream distribution
+//! and of k3s.
 //!
-//! Without the feature `issue` only rendering is left ([`upstream`], [`names`]), which the agent does on the machine.
+//! Without the feature `issue` only rendering is left ([`upstream`], [`k3s`], [`names`]), which the agent does on the machine.
 
+pub mod k3s;
 pub mod names;
 pub mod upstream;
 

@@ -2,7 +2,7 @@
 
 use crate::wanted::{board, role};
 use bramble_api::document::{
-    Addressing, Cni, ControlPlane, Datastore, Distribution, FORMAT, Interface, Kubernetes, Machine,
+    Addressing, Cni, ControlPlane, Datastore, Distribution, FORMAT, Interface, K3s, Kubernetes, Machine,
     MachineDocument, Network, Ssh, System,
 };
 use bramble_api::lock::Lock;
@@ -100,7 +100,7 @@ pub fn document(
         network: network(cluster, node),
         system,
         ssh,
-        kubernetes: Some(kubernetes(cluster, node, allocated.pod_range, identity, edition)?),
+        kubernetes: Some(kubernetes(cluster, node, lock, allocated.pod_range, identity, edition)?),
     })
 }
 
@@ -161,6 +161,7 @@ fn network(cluster: &Cluster, node: &EffectiveNode) -> Network {
 fn kubernetes(
     cluster: &Cluster,
     node: &EffectiveNode,
+    lock: &Lock,
     pod_range: Ipv4Net,
     identity: &Identity,
     edition: &Edition,
@@ -178,7 +179,7 @@ fn kubernetes(
     };
     let distribution = match wanted.distribution {
         bramble_spec::Distribution::Upstream => Distribution::Upstream,
-        bramble_spec::Distribution::K3s => return Err(not_served("distribution k3s")),
+        bramble_spec::Distribution::K3s => Distribution::K3s,
         bramble_spec::Distribution::Talos => return Err(not_served("distribution talos")),
     };
     let control_plane = (node.role == bramble_spec::Role::ControlPlane).then(|| ControlPlane {
@@ -189,8 +190,13 @@ fn kubernetes(
         pod_security: wanted.pod_security.to_string(),
         audit_log: wanted.audit_log,
         encrypt_secrets: wanted.encrypt_secrets_at_rest,
-        manifests: edition.manifests.clone(),
+        // k3s deploys its own.
+        manifests: match distribution {
+            Distribution::Upstream => edition.manifests.clone(),
+            Distribution::K3s => Vec::new(),
+        },
     });
+    let k3s = (distribution == Distribution::K3s).then(|| k3s(cluster, node, lock));
     Ok(Kubernetes {
         distribution,
         version: wanted.version.to_string(),
@@ -203,8 +209,57 @@ fn kubernetes(
         labels: node.labels.clone(),
         taints: node.taints.iter().map(ToString::to_string).collect(),
         control_plane,
+        k3s,
         files: identity.kubernetes.clone(),
     })
+}
+
+/// What only k3s is told.
+fn k3s(cluster: &Cluster, node: &EffectiveNode, lock: &Lock) -> K3s {
+    let wanted = &cluster.spec.kubernetes;
+    let own = wanted.k3s.clone().unwrap_or_default();
+    let mut disable: Vec<String> = own.disable.iter().map(ToString::to_string).collect();
+    // Named by other words of the file, because other distributions have them too.
+    if wanted.load_balancer != bramble_spec::LoadBalancer::Servicelb {
+        disable.push("servicelb".into());
+    }
+    if wanted.ingress != bramble_spec::Ingress::Traefik {
+        disable.push("traefik".into());
+    }
+    disable.sort();
+    disable.dedup();
+    let endpoint = cluster.endpoint();
+    K3s {
+        join: join(cluster, node, lock),
+        disable,
+        tls_sans: endpoint.iter().flat_map(|e| e.sans.iter().map(ToString::to_string)).collect(),
+        embedded_registry: own.embedded_registry,
+    }
+}
+
+/// Where a machine joins; `None` for the server that founds the cluster.
+///
+/// The first server of the file founds it, with its first card. With another card it must not: the cluster lives on
+/// with the other servers, and founding again would make a second one of the same name. It joins one of them then. A
+/// server that is alone has nobody to join.
+fn join(cluster: &Cluster, node: &EffectiveNode, lock: &Lock) -> Option<String> {
+    let port = cluster.endpoint()?.port;
+    let servers: Vec<EffectiveNode> = cluster
+        .effective_nodes()
+        .into_iter()
+        .filter(|n| n.role == bramble_spec::Role::ControlPlane)
+        .collect();
+    let at = |address: Ipv4Addr| Some(format!("https://{address}:{port}"));
+    let first = servers.first()?;
+    if node.role != bramble_spec::Role::ControlPlane {
+        // Through the address that outlives any one server.
+        return at(cluster.endpoint()?.address);
+    }
+    if node.name != first.name {
+        return at(first.address);
+    }
+    let cards = lock.allocated.nodes.get(&node.name).map_or(1, |allocated| allocated.incarnation);
+    if cards > 1 { at(servers.get(1)?.address) } else { None }
 }
 
 #[cfg(test)]
@@ -259,6 +314,64 @@ mod tests {
         assert_eq!(kubernetes(second).pod_range.to_string(), "10.42.2.0/24");
         // Both know each other before either is on.
         assert_eq!(first.network.hosts, second.network.hosts);
+    }
+
+    const K3S: &str = "apiVersion: bramble.home.arpa/v1alpha1\nkind: Cluster\nmetadata: { name: home }\nspec:\n  \
+        kubernetes:\n    distribution: k3s\n    version: v1.36.4+k3s1\n    datastore: etcd\n    ingress: traefik\n    \
+        endpoint: { address: 192.168.1.10, vip: external, sans: [api.home.arpa] }\n    \
+        k3s: { disable: [metrics-server], embeddedRegistry: true }\n  \
+        network: { subnet: 192.168.1.0/24 }\n  board: uefi-amd64\n  nodes:\n    \
+        - { name: s1, role: control-plane, address: 192.168.1.11 }\n    \
+        - { name: s2, role: control-plane, address: 192.168.1.12 }\n    \
+        - { name: s3, role: control-plane, address: 192.168.1.13 }\n    \
+        - { name: w1, role: worker, address: 192.168.1.14 }\n";
+
+    fn k3s_of(document: &MachineDocument) -> K3s {
+        document.kubernetes.as_ref().and_then(|k| k.k3s.clone()).unwrap()
+    }
+
+    #[test]
+    fn one_server_founds_and_all_others_join() {
+        let all = documents(K3S);
+        let joins: Vec<Option<String>> = all.iter().map(|d| k3s_of(d).join).collect();
+        assert_eq!(
+            joins,
+            [
+                None,
+                Some("https://192.168.1.11:6443".into()),
+                Some("https://192.168.1.11:6443".into()),
+                Some("https://192.168.1.10:6443".into())
+            ]
+        );
+        let first = k3s_of(&all[0]);
+        assert_eq!(first.disable, ["metrics-server", "servicelb"]);
+        assert_eq!((first.tls_sans, first.embedded_registry), (vec!["api.home.arpa".to_string()], true));
+        let kubernetes = all[0].kubernetes.clone().unwrap();
+        assert!(kubernetes.distribution == Distribution::K3s && kubernetes.version == "v1.36.4+k3s1");
+        assert!(kubernetes.control_plane.is_some_and(|c| c.manifests.is_empty()));
+    }
+
+    /// The card of the founder was replaced: founding again would make a second cluster beside the first.
+    #[test]
+    fn a_founder_with_a_new_card_joins_the_others() {
+        let three = cluster(K3S);
+        let nodes = three.effective_nodes();
+        let mut lock = Lock::default();
+        let names = nodes.iter().map(|n| n.name.as_str());
+        lock.allocated = crate::allocate(&lock.allocated, names, three.spec.network.pods).unwrap();
+        lock.allocated.nodes.get_mut("s1").unwrap().incarnation = 2;
+        let again = document(&three, &nodes[0], &lock, &identity(), &edition()).ok().unwrap();
+        assert_eq!(k3s_of(&again).join.as_deref(), Some("https://192.168.1.12:6443"));
+        let alone = K3S.replace(", vip: external", "").replace("192.168.1.10", "192.168.1.11");
+        let alone: String = alone
+            .lines()
+            .filter(|l| !l.contains("s2") && !l.contains("s3"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let alone = cluster(&alone);
+        let again =
+            document(&alone, &alone.effective_nodes()[0], &lock, &identity(), &edition()).ok().unwrap();
+        assert_eq!(k3s_of(&again).join, None);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub fn wanted(cluster: &Cluster, not_served: Vec<NotServed>) -> Wanted {
 
 /// Whether this version makes an image for the node.
 pub fn served(cluster: &Cluster, node: &EffectiveNode) -> bool {
-    cluster.spec.kubernetes.distribution == Distribution::Upstream
+    cluster.spec.kubernetes.distribution != Distribution::Talos
         && node.role != bramble_spec::Role::Management
         && matches!(node.board, bramble_spec::Board::UefiAmd64 | bramble_spec::Board::UefiArm64)
 }

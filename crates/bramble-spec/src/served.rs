@@ -31,13 +31,24 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
     when(spec.gitops.is_some(), "spec.gitops");
     when(spec.access.is_some(), "spec.access");
     when(spec.hosts.is_some(), "spec.hosts");
-    when(kubernetes.distribution != Distribution::Upstream, "spec.kubernetes.distribution");
+    let k3s = kubernetes.distribution == Distribution::K3s;
+    when(kubernetes.distribution == Distribution::Talos, "spec.kubernetes.distribution");
     when(kubernetes.cni == Cni::Cilium, "spec.kubernetes.cni");
-    when(kubernetes.load_balancer != LoadBalancer::None, "spec.kubernetes.loadBalancer");
-    when(kubernetes.ingress != Ingress::None, "spec.kubernetes.ingress");
+    let balanced = match kubernetes.load_balancer {
+        LoadBalancer::None => true,
+        LoadBalancer::Servicelb => k3s,
+        LoadBalancer::Metallb(_) | LoadBalancer::Cilium(_) => false,
+    };
+    when(!balanced, "spec.kubernetes.loadBalancer");
+    let let_in = match kubernetes.ingress {
+        Ingress::None => true,
+        Ingress::Traefik => k3s,
+        Ingress::GatewayApi => false,
+    };
+    when(!let_in, "spec.kubernetes.ingress");
     let carried = kubernetes.endpoint.as_ref().is_some_and(|e| matches!(e.vip, Vip::KubeVip | Vip::Talos));
     when(carried, "spec.kubernetes.endpoint.vip");
-    when(!spec.network.registries.0.is_empty(), "spec.network.registries");
+    when(!spec.network.registries.0.is_empty() && !k3s, "spec.network.registries");
     let defaults = &spec.defaults;
     level(&mut when, "spec", &spec.machine, &spec.os.settings);
     level(

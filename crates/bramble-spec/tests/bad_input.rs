@@ -85,6 +85,23 @@ fn the_sound_file_is_sound() {
 }
 
 #[test]
+fn lines_of_config_txt() {
+    let with = |line: &str| {
+        let firmware = format!("packages: [open-iscsi]\n    firmware: [\"{line}\"]");
+        verdict(&SOUND.replacen("packages: [open-iscsi]", &firmware, 1))
+    };
+    assert_eq!(with("over_voltage=2"), "accepted\n");
+    assert_eq!(with("dtoverlay=disable-bt"), "accepted\n");
+    let own = with("kernel=vmlinuz");
+    assert!(
+        own.starts_with("error[bad-value]: `kernel=vmlinuz` cannot stand in config.txt\n  16 |"),
+        "{own}"
+    );
+    assert!(with("initramfs mine followkernel").contains("set by the build"));
+    assert!(with(&"x".repeat(99)).contains("98 characters"));
+}
+
+#[test]
 fn keys() {
     snapshot(
         "keys",
@@ -332,4 +349,44 @@ fn a_file_that_is_too_large_is_not_read() {
     let text = " ".repeat(bramble_spec::MAX_BYTES + 1);
     let found = parse(&text, "bramble.yaml").expect_err("too large");
     assert_eq!(found.list[0].code, "too-large");
+}
+
+const UPSTREAM: &str = "    distribution: upstream\n    version: v1.36.3";
+
+#[test]
+fn k3s() {
+    let old = "    distribution: k3s\n    version: v1.35.3+k3s1";
+    let with = "    distribution: k3s\n    version: v1.36.4+k3s1\n    k3s:";
+    let disable = format!("{with} {{ disable: [traefik] }}");
+    let images = format!("{with} {{ images: [images.zip] }}");
+    let key = format!("{with} {{ embedded: true }}");
+    snapshot(
+        "k3s",
+        cases(&[
+            ("an SQLite that can damage the state", UPSTREAM, old),
+            ("an older minor release", UPSTREAM, "    distribution: k3s\n    version: v1.34.9+k3s1"),
+            ("a part that another word decides on", UPSTREAM, &disable),
+            ("an archive of another kind", UPSTREAM, &images),
+            ("an unknown key", UPSTREAM, &key),
+            (
+                "k3s' fields without k3s",
+                UPSTREAM,
+                &format!("{UPSTREAM}\n    k3s: {{ embeddedRegistry: true }}"),
+            ),
+        ]),
+    );
+}
+
+/// The first k3s whose SQLite is sound, and etcd, which has none.
+#[test]
+fn k3s_with_a_sound_datastore_passes() {
+    for kubernetes in [
+        "    distribution: k3s\n    version: v1.35.4+k3s1",
+        "    distribution: k3s\n    version: v1.36.0+k3s1",
+        "    distribution: k3s\n    version: v1.34.5+k3s1\n    datastore: etcd",
+    ] {
+        let source = SOUND.replace(UPSTREAM, kubernetes);
+        let checked = parse(&source, "bramble.yaml").unwrap_or_else(|found| panic!("{found}"));
+        assert_eq!((checked.warnings.len(), checked.not_served.len()), (0, 0), "{kubernetes}");
+    }
 }

@@ -13,6 +13,7 @@ mod store;
 
 pub use place::{Placed, images, place};
 pub use recipe::{SUPPORTED, Supported};
+pub(crate) use release::load_release_file;
 
 use bramble_api::names::Arch;
 use std::io;
@@ -238,6 +239,13 @@ fn modules(
         programs.extend(stored(&directory, &key, "modules", files));
     }
     Ok(programs)
+}
+
+/// SHA-256 of a file, hexadecimal.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, ProgramsError> {
+    store::digest(path)
+        .map(|(sha256, _)| sha256)
+        .map_err(|source| ProgramsError::Store { path: path.to_path_buf(), source })
 }
 
 fn stored<'a>(

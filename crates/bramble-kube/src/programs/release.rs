@@ -50,12 +50,43 @@ pub(super) fn fetch(
 ) -> Result<Vec<Program>, ProgramsError> {
     let mut programs = Vec::new();
     for item in table(arch, version) {
-        let key = hex::encode(Sha256::digest(format!("bramble releases 1\n{}\n", item.url)));
-        let (directory, files) =
-            store::get(&cache.join("programs"), &key, cancel, |out| load(&item, out, progress, cancel))?;
-        programs.extend(stored(&directory, &key, "release", files));
+        programs.extend(get(&item, cache, progress, cancel)?);
     }
     Ok(programs)
+}
+
+fn get(
+    item: &Item,
+    cache: &Path,
+    progress: &dyn Fn(Progress<'_>),
+    cancel: &AtomicBool,
+) -> Result<Vec<Program>, ProgramsError> {
+    let key = hex::encode(Sha256::digest(format!("bramble releases 1\n{}\n", item.url)));
+    let (directory, files) =
+        store::get(&cache.join("programs"), &key, cancel, |out| load(item, out, progress, cancel))?;
+    Ok(stored(&directory, &key, "release", files).collect())
+}
+
+/// Loads a release file that is one program, `name`, checked against the list of sums at `sums`.
+pub(crate) fn load_release_file(
+    name: &'static str,
+    version: &str,
+    url: &str,
+    sums: &str,
+    cache: &Path,
+    progress: &dyn Fn(Progress<'_>),
+    cancel: &AtomicBool,
+) -> Result<Program, ProgramsError> {
+    let item = Item {
+        group: name,
+        version: version.to_string(),
+        url: url.to_string(),
+        sum: Sum::At(sums.to_string()),
+        programs: vec![(String::new(), name)],
+        is_archive: false,
+    };
+    let missing = || ProgramsError::Missing { name: name.to_string(), place: cache.join("programs") };
+    get(&item, cache, progress, cancel)?.pop().ok_or_else(missing)
 }
 
 fn table(arch: Arch, version: &Supported) -> Vec<Item> {

@@ -5,7 +5,7 @@ use crate::names::{ETC, USER_FRONT_PROXY};
 use bramble_api::document::{ControlPlane, Datastore};
 use serde_json::json;
 
-const AUDIT_POLICY: &str = include_str!("../../../../dist/manifests/audit-policy.yaml");
+pub(crate) const AUDIT_POLICY: &str = include_str!("../../../../dist/manifests/audit-policy.yaml");
 const PKI: &str = "/etc/kubernetes/pki";
 /// In a directory of its own with mode 0700: the socket has no other guard.
 const KINE_SOCKET: &str = "unix:///run/kine/kine.sock";
@@ -135,27 +135,28 @@ fn api_server(node: &Node, control_plane: &ControlPlane, out: &mut Rendered) {
         out.file(format!("{ETC}/audit-policy.yaml"), 0o644, AUDIT_POLICY);
     }
     out.args("kube-apiserver", &args);
-    let level = &control_plane.pod_security;
-    out.json(
-        format!("{ETC}/admission.json"),
-        &json!({
-            "apiVersion": "apiserver.config.k8s.io/v1",
-            "kind": "AdmissionConfiguration",
-            "plugins": [{
-                "name": "PodSecurity",
-                "configuration": {
-                    "apiVersion": "pod-security.admission.config.k8s.io/v1",
-                    "kind": "PodSecurityConfiguration",
-                    "defaults": {
-                        "enforce": level, "enforce-version": "latest",
-                        "audit": level, "audit-version": "latest",
-                        "warn": level, "warn-version": "latest",
-                    },
-                    "exemptions": {"namespaces": ["kube-system"]},
+    out.json(format!("{ETC}/admission.json"), &admission(&control_plane.pod_security));
+}
+
+/// The API server's admission configuration: the Pod Security level of namespaces that state none.
+pub(crate) fn admission(level: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [{
+            "name": "PodSecurity",
+            "configuration": {
+                "apiVersion": "pod-security.admission.config.k8s.io/v1",
+                "kind": "PodSecurityConfiguration",
+                "defaults": {
+                    "enforce": level, "enforce-version": "latest",
+                    "audit": level, "audit-version": "latest",
+                    "warn": level, "warn-version": "latest",
                 },
-            }],
-        }),
-    );
+                "exemptions": {"namespaces": ["kube-system"]},
+            },
+        }],
+    })
 }
 
 fn controller_manager(node: &Node, out: &mut Rendered) {

@@ -7,9 +7,9 @@ macro_rules! dist {
     ($($name:literal),+ $(,)?) => { [$(($name, include_str!(concat!("../../../../dist/", $name)))),+] };
 }
 
-const MODULES: &str = "overlay\nbr_netfilter\nnf_conntrack\nnf_tables\n";
+pub(crate) const MODULES: &str = "overlay\nbr_netfilter\nnf_conntrack\nnf_tables\n";
 
-const SYSCTLS: &str = "\
+pub(crate) const SYSCTLS: &str = "\
 # Packets between pods and the outside are routed and filtered by this machine.
 net.ipv4.ip_forward = 1
 net.bridge.bridge-nf-call-iptables = 1
@@ -30,7 +30,7 @@ d /var/lib/kubelet/volume-plugins 0755 root root -
 d /var/log/kubernetes 0700 root root -
 ";
 
-const JOURNALD: &str = "\
+pub(crate) const JOURNALD: &str = "\
 [Journal]
 Storage=persistent
 SystemMaxUse=200M

@@ -4,8 +4,8 @@
 //! certificates, and which units start at all) is rendered from the machine document ([`render`]). Units order
 //! themselves with `After=` and restart for ever; none requires another, because every part of Kubernetes retries.
 
-mod control_plane;
-mod image;
+pub(crate) mod control_plane;
+pub(crate) mod image;
 mod node;
 
 #[cfg(test)]
@@ -37,11 +37,11 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    fn file(&mut self, path: impl Into<String>, mode: u32, content: impl Into<Vec<u8>>) {
+    pub(crate) fn file(&mut self, path: impl Into<String>, mode: u32, content: impl Into<Vec<u8>>) {
         self.files.push(RenderedFile { path: path.into(), mode, content: content.into() });
     }
 
-    fn json(&mut self, path: impl Into<String>, value: &serde_json::Value) {
+    pub(crate) fn json(&mut self, path: impl Into<String>, value: &serde_json::Value) {
         // `{:#}` is the indented form; the programs read it as the YAML it also is.
         self.file(path, 0o644, format!("{value:#}\n"));
     }
@@ -51,14 +51,14 @@ impl Rendered {
         self.file(format!("{ETC}/env/{unit}.env"), 0o644, format!("ARGS={}\n", args.join(" \\\n")));
     }
 
-    fn enable(&mut self, unit: &str) {
+    pub(crate) fn enable(&mut self, unit: &str) {
         self.links.push((
             format!("/etc/systemd/system/multi-user.target.wants/{unit}"),
             format!("/usr/lib/systemd/system/{unit}"),
         ));
     }
 
-    fn sort(mut self) -> Self {
+    pub(crate) fn sort(mut self) -> Self {
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         self.links.sort();
         self

@@ -12,6 +12,14 @@ const KUBERNETES_MINORS: std::ops::RangeInclusive<u16> = 34..=36;
 /// Minor releases of Talos 1 whose documents this version of Bramble knows.
 const TALOS_MINORS: std::ops::RangeInclusive<u16> = 13..=14;
 
+/// Minor and patch of the first k3s whose SQLite is 3.51.3 (its release notes list it). Minors before it never were
+/// looked at.
+const K3S_WITH_SOUND_SQLITE: (u16, u16) = (35, 4);
+
+/// What k3s takes for an archive of images.
+const IMAGE_ARCHIVES: [&str; 8] =
+    [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.lz4", ".tar.bz2", ".tbz"];
+
 const ENDPOINT: &str = "spec.kubernetes.endpoint";
 
 impl Check<'_> {
@@ -21,6 +29,7 @@ impl Check<'_> {
         self.choices();
         self.endpoint();
         self.pools();
+        self.k3s();
         self.talos();
     }
 
@@ -58,7 +67,55 @@ impl Check<'_> {
                 "not Kubernetes' own",
                 &format!("`{plain}`, or `distribution: k3s`"),
             ),
+            Distribution::K3s => self.sqlite(path, &version),
             _ => {}
+        }
+    }
+
+    /// SQLite up to 3.51.2 can damage a database in the moment when its log is begun anew; k3s keeps its state in one.
+    fn sqlite(&mut self, path: &str, version: &Version) {
+        let datastore = self.view.read_or::<Option<Datastore>>("spec.kubernetes.datastore", None).flatten();
+        let sound = (version.minor, version.patch) >= K3S_WITH_SOUND_SQLITE;
+        if sound || datastore == Some(Datastore::Etcd) {
+            return;
+        }
+        let (minor, patch) = K3S_WITH_SOUND_SQLITE;
+        self.error(
+            "unsound-sqlite",
+            path,
+            format!("k3s {version} may have an SQLite that can damage the cluster's state (3.51.2 or older)"),
+            "too old for `datastore: sqlite`",
+            &format!("v1.{minor}.{patch}+k3s1 is the first with SQLite 3.51.3, where that is mended; or `datastore: etcd`"),
+        );
+    }
+
+    fn k3s(&mut self) {
+        let path = "spec.kubernetes.k3s";
+        match self.view.distribution() {
+            Some(distribution) if distribution != Distribution::K3s && self.view.states(path) => self
+                .warning(
+                    "unused-key",
+                    path,
+                    format!("`distribution` is `{distribution}`, so that k3s' fields say nothing"),
+                    "unused",
+                    "remove them, or `distribution: k3s`",
+                ),
+            _ => {}
+        }
+        let Some(k3s) = self.view.read::<K3s>(path) else { return };
+        for (index, image) in k3s.value.images.iter().enumerate() {
+            if !IMAGE_ARCHIVES.iter().any(|extension| image.ends_with(extension)) {
+                self.error(
+                    "bad-value",
+                    &format!("{path}.images[{index}]"),
+                    format!(
+                        "k3s takes no archive of images that is called `{}`",
+                        crate::tree::shorten(image)
+                    ),
+                    "unknown kind of file",
+                    &format!("it takes files whose names end in {}", IMAGE_ARCHIVES.join(", ")),
+                );
+            }
         }
     }
 

@@ -34,6 +34,36 @@ record! {
         "encryptSecretsAtRest" encrypt_secrets_at_rest: bool = true,
         /// The API writes down who asked for what.
         "auditLog" audit_log: bool = true,
+        /// What only k3s has.
+        "k3s" k3s: Option<K3s> = None,
+    }
+}
+
+record! {
+    /// What only k3s has.
+    #[derive(Default)]
+    pub struct K3s {
+        /// Parts of it that are not deployed. `loadBalancer` and `ingress` decide on its load balancer and on Traefik.
+        "disable" disable: Vec<K3sComponent> = Vec::new(),
+        /// Machines give each other the images they have, before a registry is asked.
+        "embeddedRegistry" embedded_registry: bool = false,
+        /// Archives of container images that the machines carry, relative to this file. One with `amd64` or `arm64` in
+        /// its name goes to machines of that architecture only.
+        "images" images: Vec<Text> = Vec::new(),
+    }
+}
+
+words! {
+    /// A part of k3s that can be left away.
+    pub enum K3sComponent {
+        /// DNS of the cluster: the user brings another.
+        Coredns = "coredns",
+        /// Volumes in a directory of the machine.
+        LocalStorage = "local-storage",
+        /// What `kubectl top` and autoscaling ask.
+        MetricsServer = "metrics-server",
+        /// Runtime classes for other container runtimes.
+        Runtimes = "runtimes",
     }
 }
 
@@ -79,7 +109,7 @@ pub enum Source {
     Release,
     /// Go modules only.
     Modules,
-    /// A directory that holds them, relative to the file.
+    /// A directory that holds them, or k3s' release file, relative to the file.
     Path(String),
 }
 
@@ -107,7 +137,7 @@ impl Decode for Source {
             { "enum": ["auto", "release", "modules"] },
             {
                 "type": "object",
-                "properties": { "path": { "type": "string", "description": "A directory, relative to this file." } },
+                "properties": { "path": { "type": "string", "description": "A directory, or k3s' release file, relative to this file." } },
                 "required": ["path"],
                 "additionalProperties": false,
             },
