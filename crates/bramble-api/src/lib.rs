@@ -3,6 +3,7 @@
 //! Plain data: no runtime, no network, no file system, no clock. Everything that two programs, or two
 //! releases of one program, must agree on is declared here and nowhere else.
 
+pub mod board;
 pub mod document;
 pub mod event;
 pub mod layout;

@@ -44,16 +44,28 @@ pub struct Manifest {
     pub verity_root: String,
     /// dm-verity: salt, hexadecimal.
     pub verity_salt: String,
-    /// SHA-256 of the unified kernel image without its padding, hexadecimal.
-    pub uki_sha256: String,
-    /// Bytes of the unified kernel image without its padding.
-    pub uki_size: u64,
+    /// The unified kernel image without its padding; none in a release for Pis alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uki: Option<Image>,
+    /// BOOT-A and BOOT-B up to the end of their last file; none in a release for no Pi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Image>,
     /// Kernel release, as `uname -r` says it.
     pub kernel: String,
     /// Kubernetes version with `v`, if the release carries one.
     pub kubernetes: Option<String>,
     /// Version of the tool that built it.
     pub tool: String,
+}
+
+/// What a boot loader starts, as the manifest vouches for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Image {
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// A manifest area that cannot be read.

@@ -90,6 +90,14 @@ impl Board {
         }
     }
 
+    /// Whether it is a Raspberry Pi, which starts without UEFI.
+    pub const fn is_pi(self) -> bool {
+        matches!(self, Board::Pi3 | Board::Pi4 | Board::Pi5)
+    }
+
+    /// Every board, in a fixed order.
+    pub const ALL: [Board; 5] = [Board::Pi3, Board::Pi4, Board::Pi5, Board::UefiAmd64, Board::UefiArm64];
+
     /// The name used in `bramble.yaml`.
     pub fn name(self) -> &'static str {
         match self {

@@ -76,6 +76,10 @@ pub struct Kernel {
     pub device_trees: BTreeMap<String, Content>,
     modules: BTreeMap<String, Known>,
     aliases: BTreeMap<String, Vec<String>>,
+    /// Names of loadable modules, in the tree or not, by what a device tree calls their device.
+    compatible: BTreeMap<String, Vec<String>>,
+    /// What built-in drivers drive, by the same names.
+    builtin_compatible: BTreeSet<String>,
     builtin: BTreeSet<String>,
 }
 
@@ -126,6 +130,17 @@ impl Kernel {
     pub fn has(&self, name: &str) -> bool {
         let name = underscores(name);
         self.builtin.contains(&name) || self.modules.contains_key(&name)
+    }
+
+    /// Loadable modules that drive what a device tree calls this (`compatible`), whether they are in the tree or not;
+    /// none where the driver is built in, or where nothing drives it.
+    pub fn drivers(&self, compatible: &str) -> &[String] {
+        self.compatible.get(compatible).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a built-in driver drives what a device tree calls this.
+    pub fn drives(&self, compatible: &str) -> bool {
+        self.builtin_compatible.contains(compatible)
     }
 
     /// Names of the loadable modules in the tree.
@@ -212,6 +227,8 @@ pub fn take(
         device_trees: device_trees(tree, &home),
         modules: BTreeMap::new(),
         aliases: BTreeMap::new(),
+        compatible: compatible(&scanned),
+        builtin_compatible: builtin_compatible(&builtin_modinfo),
         version,
         builtin,
     };
@@ -240,6 +257,31 @@ impl Kernel {
         let known = Known { path, content, depends: module.depends.clone(), before, after };
         self.modules.insert(module.name.clone(), known);
     }
+}
+
+/// Modules by the device trees' names of what they drive.
+fn compatible(modules: &[Scanned]) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for module in modules {
+        for alias in &module.aliases {
+            if let Some(name) = device_tree_name(alias) {
+                found.entry(name.to_string()).or_default().push(module.name.clone());
+            }
+        }
+    }
+    found
+}
+
+/// The same for what is built in: `module.alias=VALUE`, closed by a NUL each.
+fn builtin_compatible(modinfo: &[u8]) -> BTreeSet<String> {
+    let entries = modinfo.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
+    let aliases = entries.filter_map(|entry| entry.split_once(".alias=")).map(|(_, alias)| alias);
+    aliases.filter_map(device_tree_name).map(str::to_string).collect()
+}
+
+/// The name in an alias of a device tree's device; each is there twice, alone and followed by others.
+fn device_tree_name(alias: &str) -> Option<&str> {
+    alias.strip_prefix("of:N*T*C").filter(|name| !name.contains('*'))
 }
 
 fn version(tree: &Tree) -> Result<String, KernelError> {

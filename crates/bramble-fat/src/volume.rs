@@ -58,7 +58,7 @@ pub struct Entry<'a> {
 #[derive(Clone, Copy, Debug)]
 enum Kind<'a> {
     Directory,
-    File { content: &'a [u8], size: u64, region: u64 },
+    File { content: &'a [u8], size: u64, region: u64, from: u64 },
 }
 
 impl<'a> Entry<'a> {
@@ -69,7 +69,7 @@ impl<'a> Entry<'a> {
 
     /// A file; its path has `/` between names and none in front.
     pub fn file(path: &'a str, content: &'a [u8]) -> Self {
-        Self { path, kind: Kind::File { content, size: content.len() as u64, region: 0 } }
+        Self { path, kind: Kind::File { content, size: content.len() as u64, region: 0, from: 0 } }
     }
 
     /// Makes the file at least `bytes` long, zeros following its content, so that it can later be overwritten by
@@ -87,6 +87,15 @@ impl<'a> Entry<'a> {
     pub fn alone_in(mut self, bytes: u64) -> Self {
         if let Kind::File { region, .. } = &mut self.kind {
             *region = bytes;
+        }
+        self
+    }
+
+    /// Keeps the file from beginning before byte `offset` of the volume, so that a file with a region of its own has a
+    /// place that does not depend on what else is there. Only for those: nothing for the others, or a directory.
+    pub fn not_before(mut self, offset: u64) -> Self {
+        if let Kind::File { from, .. } = &mut self.kind {
+            *from = offset;
         }
         self
     }
@@ -477,15 +486,19 @@ impl<'a> Tree<'a> {
         }
         for alone in [false, true] {
             for (entry, index) in entries.iter().zip(&self.index) {
-                let Kind::File { size, region, .. } = entry.kind else { continue };
+                let Kind::File { size, region, from, .. } = entry.kind else { continue };
                 if (region > 0) != alone {
                     continue;
                 }
                 let clusters = size.div_ceil(geometry.cluster_bytes());
                 if alone {
-                    next = align(next, region, geometry).ok_or_else(|| PlanError::BadPath {
-                        path: entry.path.to_owned(),
-                        reason: "its region is not a multiple of the cluster size",
+                    let first =
+                        from.saturating_sub(geometry.data() * SECTOR).div_ceil(geometry.cluster_bytes());
+                    next = align(next.max(first + FIRST_CLUSTER), region, geometry).ok_or_else(|| {
+                        PlanError::BadPath {
+                            path: entry.path.to_owned(),
+                            reason: "its region is not a multiple of the cluster size",
+                        }
                     })?;
                 }
                 let item = &mut self.items[*index];

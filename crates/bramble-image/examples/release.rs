@@ -1,17 +1,18 @@
 //! Builds a release from package files at hand, and a disk from it: to measure, and to boot by hand.
 //!
-//! usage: release ARCH PACKAGES.json AGENT OUT [DISK.img [DOCUMENT.json]]
+//! usage: release ARCH PACKAGES.json AGENT OUT [BOARD DISK.img [DOCUMENT.json]]
 //!
 //! PACKAGES.json is a list of locked packages, each with `path` beside the lock's own fields. The signing key is made
 //! of zeros: what this builds is for this computer only.
 
 #![expect(clippy::print_stdout, reason = "an example says what it measured")]
 
-use bramble_api::layout::DISK_MIN_SIZE;
+use bramble_api::layout::disk_min_size;
 use bramble_api::lock::LockedPackage;
-use bramble_api::names::{Arch, path};
+use bramble_api::names::{Arch, Board, path};
 use bramble_debian::assemble::{AssembleInput, ExtraBody, ExtraFile, assemble};
 use bramble_image::disk::{self, DiskInput};
+use bramble_image::firmware::Firmware;
 use bramble_image::modules::boards_of;
 use bramble_image::release::{self, ReleaseInput};
 use bramble_secrets::{Secret, SecretBytes};
@@ -33,7 +34,7 @@ struct Package {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [arch, packages, agent, out, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: release ARCH PACKAGES.json AGENT OUT [DISK.img [DOCUMENT.json]]".into());
+        return Err("usage: release ARCH PACKAGES.json AGENT OUT [BOARD DISK.img [DOCUMENT.json]]".into());
     };
     let arch: Arch = arch.parse()?;
     let packages: Vec<Package> = serde_json::from_slice(&std::fs::read(packages)?)?;
@@ -45,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let cache = std::env::var_os("BRAMBLE_CACHE")
         .map_or_else(|| std::env::temp_dir().join("bramble-cache"), PathBuf::from);
-    let assembled = assemble(&AssembleInput {
+    let mut assembled = assemble(&AssembleInput {
         arch,
         debs: debs.collect(),
         programs: Vec::new(),
@@ -60,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         extra_files: vec![ExtraFile { path: path::DATA.to_string(), body: ExtraBody::Dir { mode: 0o755 } }],
         cache,
     })?;
+    let firmware = Firmware::take(&mut assembled.tree);
     println!("assembled in {:?}: {:?}", started.elapsed(), assembled.report.steps);
     let started = Instant::now();
     let release = release::build(&ReleaseInput {
@@ -72,6 +74,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tree: &assembled.tree,
         kernel: &assembled.kernel,
         agent: &agent,
+        firmware: &firmware,
+        firmware_lines: Vec::new(),
         cmdline: Vec::new(),
         signing_key: &Secret::new([0; 32]),
         kubernetes: None,
@@ -81,13 +85,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     println!("built in {:?}: {:?}", started.elapsed(), release.steps);
     println!("{:?}, slot {} % full", release.sizes, release.slot_percent);
-    if let [image, document @ ..] = rest {
+    if let [board, image, document @ ..] = rest {
+        let board = Board::ALL.into_iter().find(|b| b.name() == board).ok_or("no such board")?;
         let started = Instant::now();
         let document = document.first().map(std::fs::read).transpose()?.map(SecretBytes::new);
         let map = disk::map(&DiskInput {
             release: &release,
             incarnation: "00000000000000000000000000000001",
-            size: DISK_MIN_SIZE,
+            board,
+            size: disk_min_size(board),
             document: document.as_ref(),
             keep_data: false,
         })?;

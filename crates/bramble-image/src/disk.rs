@@ -7,10 +7,11 @@ use crate::derive;
 use crate::release::Release;
 use crate::verity::is_zero;
 use bramble_api::document::identity_header;
-use bramble_api::layout::{BLOCK, DiskTooSmall, IDENTITY_SIZE, Kind, MANIFEST_SIZE, Partition, SECTOR, uefi};
-use bramble_api::names::Slot;
-use bramble_partition::Guid;
-use bramble_partition::gpt::{self, Table, TableError};
+use bramble_api::layout::{
+    self, BLOCK, Code, DiskTooSmall, IDENTITY_SIZE, Kind, MANIFEST_SIZE, Partition, SECTOR,
+};
+use bramble_api::names::{Board, Slot};
+use bramble_partition::{Guid, Write, gpt, mbr};
 use bramble_secrets::SecretBytes;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
@@ -79,6 +80,8 @@ pub struct DiskMap {
 pub struct DiskInput<'a> {
     /// What slot A holds.
     pub release: &'a Release,
+    /// The board, which the layout follows from.
+    pub board: Board,
     /// The incarnation's name, as in the machine document: the identifiers of disk and partitions follow from it, so
     /// that no two disks share one.
     pub incarnation: &'a str,
@@ -96,9 +99,18 @@ pub enum DiskError {
     /// Too small for the layout.
     #[error(transparent)]
     TooSmall(#[from] DiskTooSmall),
+    /// The release does not start on the board.
+    #[error("the release is not for the board {board}")]
+    Board {
+        /// The board.
+        board: Board,
+    },
     /// The partition table refused.
     #[error("cannot lay out the partition table")]
-    Table(#[from] TableError),
+    Gpt(#[from] gpt::TableError),
+    /// The partition table of a Pi refused.
+    #[error("cannot lay out the partition table")]
+    Mbr(#[from] mbr::TableError),
     /// The document does not fit its partition.
     #[error("the machine document has {length} bytes; its partition takes {}", IDENTITY_SIZE - BLOCK)]
     Document {
@@ -120,18 +132,38 @@ pub enum DiskError {
 /// The disk of a node on its first day: slot A holds the release, slot B is empty and invalid.
 ///
 /// # Errors
-/// A disk that is too small, a document that is too long.
+/// A disk that is too small, a document that is too long, a release that is not for the board.
 pub fn map(input: &DiskInput<'_>) -> Result<DiskMap, DiskError> {
-    let partitions = uefi(input.size)?;
+    let (release, board) = (input.release, input.board);
+    if !release.manifest.boards.contains(&board) {
+        return Err(DiskError::Board { board });
+    }
+    let partitions = layout::of(board, input.size)?;
     let mut map = Builder::default();
-    for write in table(&partitions, input.incarnation).writes(input.size)? {
-        map.bytes(write.offset, write.bytes);
+    let table = if board.is_pi() {
+        // A GPT that was here before would be found again behind its protective MBR.
+        map.zeros(SECTOR, CLEARED - SECTOR);
+        mbr_table(&partitions, input.incarnation).writes(input.size)?
+    } else {
+        gpt_table(&partitions, input.incarnation).writes(input.size)?
+    };
+    // An MBR has no second copy at the end.
+    let backup = if board.is_pi() { 0 } else { 33 };
+    let end_of_rest = (input.size / SECTOR - backup) * SECTOR;
+    for Write { offset, bytes, .. } in table {
+        map.bytes(offset, bytes);
     }
     let mut data_end = 0;
     for partition in &partitions {
         match partition.kind {
-            Kind::Esp => input.release.place_esp(partition.start, &mut map),
-            Kind::Root(Slot::A) => input.release.place_root(partition.start, partition.size, &mut map),
+            Kind::Esp => release.place_esp(partition.start, &mut map),
+            Kind::BootSelect => release.place_boot_select(partition.start, &mut map),
+            Kind::Boot(Slot::A) => release.place_boot(partition.start, &mut map),
+            // No boot sector, nor the copy of it: no FAT.
+            Kind::Boot(Slot::B) => map.zeros(partition.start, BLOCK),
+            // The sectors that describe what is in it belong to the table.
+            Kind::Extended => {}
+            Kind::Root(Slot::A) => release.place_root(partition.start, partition.size, &mut map),
             Kind::Root(Slot::B) => {
                 // No file system, no manifest: it is never started.
                 map.zeros(partition.start, BLOCK);
@@ -147,9 +179,8 @@ pub fn map(input: &DiskInput<'_>) -> Result<DiskMap, DiskError> {
         }
     }
     // What other systems keep at a disk's end (RAID, ZFS) would claim the disk at the next start.
-    let backup = (input.size / SECTOR - 33) * SECTOR;
-    let tail = data_end.max(backup.saturating_sub(CLEARED));
-    map.zeros(tail, backup - tail);
+    let tail = data_end.max(end_of_rest.saturating_sub(CLEARED));
+    map.zeros(tail, end_of_rest - tail);
     Ok(map.finish(input.size))
 }
 
@@ -267,18 +298,30 @@ pub(crate) fn write_sparse(file: &File, offset: u64, bytes: &[u8]) -> io::Result
     Ok(())
 }
 
-fn table(partitions: &[Partition], incarnation: &str) -> Table {
+fn gpt_table(partitions: &[Partition], incarnation: &str) -> gpt::Table {
     let uuid = |what: &str| Guid::from_uuid(derive::uuid(what, &[incarnation]));
-    let partition = |(index, p): (usize, &Partition)| gpt::Partition {
-        number: index as u32 + 1,
-        type_guid: Guid(p.type_guid),
-        guid: uuid(p.name),
-        start: p.start,
-        size: p.size,
-        attributes: 0,
-        name: p.name.to_string(),
-    };
-    Table { disk_guid: uuid("disk"), partitions: partitions.iter().enumerate().map(partition).collect() }
+    let partitions = partitions.iter().filter_map(|p| {
+        let Code::Gpt(type_guid) = p.code else { return None };
+        Some(gpt::Partition {
+            number: p.number.into(),
+            type_guid: Guid(type_guid),
+            guid: uuid(p.name),
+            start: p.start,
+            size: p.size,
+            attributes: 0,
+            name: p.name.to_string(),
+        })
+    });
+    gpt::Table { disk_guid: uuid("disk"), partitions: partitions.collect() }
+}
+
+fn mbr_table(partitions: &[Partition], incarnation: &str) -> mbr::Table {
+    let [a, b, c, d, ..] = derive::bytes("disk signature", &[incarnation]);
+    let partitions = partitions.iter().filter_map(|p| {
+        let Code::Mbr(kind) = p.code else { return None };
+        Some(mbr::Partition { number: p.number, kind, bootable: false, start: p.start, size: p.size })
+    });
+    mbr::Table { signature: u32::from_le_bytes([a, b, c, d]), partitions: partitions.collect() }
 }
 
 fn identity(

@@ -6,8 +6,10 @@
 mod bmap;
 mod cpio;
 mod derive;
+pub mod devicetree;
 pub mod disk;
 pub mod esp;
+pub mod firmware;
 pub mod initramfs;
 pub mod modules;
 pub mod release;

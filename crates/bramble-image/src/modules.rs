@@ -6,7 +6,9 @@
 //! Order: what every machine needs, watchdogs, then drivers of disks, the most frequent first. Whoever loads them may
 //! stop as soon as the disk is there: udev loads the others later.
 
+use crate::devicetree::DeviceTree;
 use crate::release::BuildError;
+use bramble_api::board::facts;
 use bramble_api::names::{Arch, Board};
 use bramble_debian::depmod::{Kernel, Module};
 
@@ -70,58 +72,30 @@ const UEFI_ARM64: &[Wanted] = &[
     may("ahci_platform", "SATA disks where the controller is no PCI device"),
 ];
 
+/// On every Pi, whatever the root lies on.
 const PI: &[Wanted] = &[
-    must("bcm2835_wdt", "the watchdog"),
     must("mmc_block", "SD cards"),
     must("sd_mod", "USB disks"),
     must("usb-storage", "USB disks"),
     must("uas", "USB disks with the faster protocol"),
 ];
 
-const PI3: &[Wanted] = &[
-    must("bcm2835", "the SD card: one of the two controllers"),
-    must("sdhci-iproc", "the SD card: the other controller"),
-    must("dwc2", "USB disks: the host controller"),
-];
-
-const PI4: &[Wanted] = &[
-    must("sdhci-iproc", "the SD card and eMMC"),
-    must("pcie-brcmstb", "USB and, on CM4, NVMe"),
-    must("reset-raspberrypi", "the USB controller's firmware is loaded through it"),
-    must("xhci-pci", "USB disks: the host controller"),
-    must("nvme", "NVMe disks on CM4"),
-];
-
-const PI5: &[Wanted] = &[
-    must("sdhci-brcmstb", "the SD card"),
-    must("irq-bcm2712-mip", "interrupts of PCI devices"),
-    must("pinctrl-brcmstb-bcm2712", "pins of the SD card"),
-    must("gpio-brcmstb", "the SD card's power and presence"),
-    must("gpio-regulator", "the SD card's voltage"),
-    must("pcie-brcmstb", "NVMe and RP1"),
-    must("nvme", "NVMe disks"),
-    must("rp1-pci", "RP1, which has USB and Ethernet"),
-    must("pinctrl-rp1", "pins of RP1"),
-    must("clk-rp1", "clocks of RP1"),
-    must("dwc3", "USB disks: the controller"),
-    must("xhci-plat-hcd", "USB disks: the host controller"),
-];
+/// What a Pi's own hardware needs.
+fn pi(board: Board) -> Vec<Wanted> {
+    let drivers = facts(board).into_iter().flat_map(|f| std::iter::once(&f.watchdog).chain(f.storage));
+    drivers.map(|driver| must(driver.name, driver.reason)).chain(PI.iter().copied()).collect()
+}
 
 /// The modules for these boards, each once, in an order that loads (dependencies are added by the kernel's own
 /// tables).
 pub fn wanted(boards: &[Board]) -> Vec<Wanted> {
-    let mut lists = vec![ALWAYS];
-    for board in boards {
-        match board {
-            Board::UefiAmd64 => lists.extend([UEFI_AMD64, UEFI]),
-            Board::UefiArm64 => lists.extend([UEFI_ARM64, UEFI]),
-            Board::Pi3 => lists.extend([PI, PI3]),
-            Board::Pi4 => lists.extend([PI, PI4]),
-            Board::Pi5 => lists.extend([PI, PI5]),
-        }
-    }
+    let lists = boards.iter().flat_map(|board| match board {
+        Board::UefiAmd64 => [UEFI_AMD64, UEFI].concat(),
+        Board::UefiArm64 => [UEFI_ARM64, UEFI].concat(),
+        Board::Pi3 | Board::Pi4 | Board::Pi5 => pi(*board),
+    });
     let mut all: Vec<Wanted> = Vec::new();
-    for wanted in lists.concat() {
+    for wanted in ALWAYS.iter().copied().chain(lists) {
         match all.iter_mut().find(|w| same(w.name, wanted.name)) {
             Some(known) => known.optional &= wanted.optional,
             None => all.push(wanted),
@@ -152,6 +126,24 @@ pub(crate) fn collect(kernel: &Kernel, boards: &[Board]) -> Result<Vec<Module>, 
     }
     let names: Vec<&str> = here.iter().map(|w| w.name).collect();
     Ok(kernel.closure(&names)?)
+}
+
+/// Drivers that a board's disks wait for and that are neither built in nor among `carried`: the names of modules, each
+/// with the node of the device tree that it drives.
+pub(crate) fn undriven(kernel: &Kernel, tree: &DeviceTree<'_>, carried: &[Module]) -> Vec<(String, String)> {
+    let mut lacking = Vec::new();
+    for supplier in tree.suppliers() {
+        // The most exact name that anything drives is the one that counts, as for the kernel.
+        let driven = |name: &&String| kernel.drives(name) || !kernel.drivers(name).is_empty();
+        let Some(name) = supplier.compatible.iter().find(driven).filter(|name| !kernel.drives(name)) else {
+            continue;
+        };
+        let drivers = kernel.drivers(name);
+        if !drivers.iter().any(|driver| carried.iter().any(|module| same(&module.name, driver))) {
+            lacking.push((drivers.join(" or "), supplier.node));
+        }
+    }
+    lacking
 }
 
 /// Module names are compared without regard to hyphens, as `modprobe` does.

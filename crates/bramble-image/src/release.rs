@@ -6,13 +6,15 @@
 
 use crate::disk::Builder;
 use crate::esp::{Esp, loader_conf};
+use crate::firmware::{self, Firmware, Lines};
 use crate::initramfs::{Initramfs, ModuleFile};
 use crate::modules;
 use crate::root::{RootInput, Written};
 use crate::uki::{Uki, UkiError};
 use crate::{derive, disk};
-use bramble_api::layout::{MANIFEST_SIZE, ROOT_SIZE, SLOT_FULL_PERCENT, uki_path, uki_size};
-use bramble_api::manifest::{Manifest, Signed};
+use bramble_api::layout::pi::{BOOT_SELECT_SIZE, BOOT_SIZE};
+use bramble_api::layout::{BLOCK, ESP_SIZE, MANIFEST_SIZE, ROOT_SIZE, SLOT_FULL_PERCENT, uki_path, uki_size};
+use bramble_api::manifest::{Image, Manifest, Signed};
 use bramble_api::names::{Arch, Board, Slot};
 use bramble_debian::depmod::{Kernel, KernelError};
 use bramble_debian::tree::Tree;
@@ -29,6 +31,8 @@ use std::time::Instant;
 const ROOT: &str = "root.img";
 const UKI: &str = "uki.efi";
 const ESP: &str = "esp.img";
+const BOOT: &str = "boot.img";
+const BOOT_SELECT: &str = "boot-select.img";
 const MANIFEST: &str = "manifest.bin";
 const PLACEMENT: &str = "placement.txt";
 const SBOM: &str = "sbom.json";
@@ -57,6 +61,10 @@ pub struct ReleaseInput<'a> {
     pub kernel: &'a Kernel,
     /// `bramble-node`, static, for the architecture.
     pub agent: &'a [u8],
+    /// Firmware of the boards that are Pis; empty when none is.
+    pub firmware: &'a Firmware,
+    /// Lines of `os.firmware`, by board.
+    pub firmware_lines: Vec<Lines>,
     /// Arguments for the kernel beyond [`cmdline`]'s own.
     pub cmdline: Vec<String>,
     /// Ed25519 secret key; its public half goes into the initramfs.
@@ -139,7 +147,70 @@ pub enum BuildError {
     },
     /// The ESP cannot be laid out.
     #[error("cannot lay out the EFI system partition")]
-    Esp(#[from] bramble_fat::PlanError),
+    Esp(#[source] bramble_fat::PlanError),
+    /// A Pi's boot partition cannot be laid out.
+    #[error("cannot lay out the partition {name}")]
+    Boot {
+        /// `BOOT`, `BOOTSEL`.
+        name: &'static str,
+        /// Why.
+        source: bramble_fat::PlanError,
+    },
+    /// A Pi's boot partition is too full for later releases.
+    #[error(
+        "firmware, kernel and initramfs fill {percent} % of their partition; {SLOT_FULL_PERCENT} % are allowed, for later \
+         releases grow"
+    )]
+    BootFull {
+        /// Share of the partition.
+        percent: u64,
+    },
+    /// The kernel has no device tree for a board.
+    #[error("kernel {kernel} has no device tree {name}")]
+    NoDeviceTree {
+        /// Release of the kernel.
+        kernel: String,
+        /// Name of the device tree.
+        name: String,
+    },
+    /// What firmware does to get one device tree from another cannot be said.
+    #[error("kernel {kernel}: {to} differs from {from} in more than an overlay can say")]
+    NoOverlay {
+        /// Release of the kernel.
+        kernel: String,
+        /// The device tree that firmware reads.
+        from: &'static str,
+        /// The one that the machine needs.
+        to: &'static str,
+    },
+    /// A disk would never appear, for what it waits for has no driver yet.
+    #[error(
+        "the initramfs has no module {module} of kernel {kernel}, which the disks of the {model} wait for ({node})"
+    )]
+    Undriven {
+        /// Release of the kernel.
+        kernel: String,
+        /// Name of the machine.
+        model: &'static str,
+        /// Node of the device tree.
+        node: String,
+        /// Modules, one of which would do.
+        module: String,
+    },
+    /// A line of `os.firmware` cannot stand in config.txt.
+    #[error("{line:?} cannot stand in os.firmware: {why}")]
+    FirmwareLine {
+        /// The line.
+        line: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A release without a board starts nowhere.
+    #[error("the release is for no board of {arch}")]
+    NoBoard {
+        /// The architecture.
+        arch: Arch,
+    },
     /// The manifest does not fit its area, or cannot be encoded.
     #[error("the manifest does not fit its {MANIFEST_SIZE} bytes")]
     Manifest,
@@ -192,16 +263,28 @@ pub struct Release {
 }
 
 /// `release.json`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Record {
     format: u32,
     inputs: String,
     sizes: Vec<(String, u64)>,
-    /// Runs of the ESP that hold something: start and length.
-    esp: Vec<(u64, u64)>,
-    /// Runs of the ESP that must be zeros.
-    esp_zeros: Vec<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    esp: Option<Runs>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot_select: Option<Runs>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<Runs>,
+}
+
+/// What of a partition's image must be written to a medium that was used before: start and length.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Runs {
+    /// Something is there.
+    bytes: Vec<(u64, u64)>,
+    /// There must be zeros.
+    zeros: Vec<(u64, u64)>,
 }
 
 /// The kernel's command line, the same on every machine of an architecture.
@@ -219,6 +302,12 @@ pub fn cmdline(arch: Arch, extra: &[String]) -> String {
         line.push_str(argument);
     }
     line
+}
+
+/// As [`cmdline`], but for the consoles: those of Pis differ by board.
+fn pi_cmdline(extra: &[String]) -> String {
+    let own = ["ro quiet panic=10 systemd.gpt_auto=0".to_string()];
+    [&own, extra].concat().join(" ")
 }
 
 /// Builds the release, unless the directory holds it already.
@@ -260,9 +349,13 @@ pub fn build_after(input: &ReleaseInput<'_>, previous: Option<&Placement>) -> Re
         _ => {}
     }
 
+    let (pis, others): (Vec<Board>, Vec<Board>) = input.boards.iter().partition(|board| board.is_pi());
+    if input.boards.is_empty() {
+        return Err(BuildError::NoBoard { arch: input.arch });
+    }
     let arch = input.arch.debian();
     let root_input = RootInput { tree: input.tree, agent: input.agent, of: [&input.cluster, arch], previous };
-    let (root, uki) = rayon::join(
+    let (root, kernels) = rayon::join(
         || {
             let started = Instant::now();
             let root = root_input.plan()?;
@@ -276,17 +369,37 @@ pub fn build_after(input: &ReleaseInput<'_>, previous: Option<&Placement>) -> Re
         },
         || {
             let started = Instant::now();
-            unified_kernel(input, &key.verifying_key()).map(|uki| (uki, started.elapsed()))
+            let initramfs = initramfs(input, &key.verifying_key())?;
+            let uki = if others.is_empty() { None } else { Some(unified_kernel(input, &initramfs)?) };
+            Ok::<_, BuildError>((initramfs, uki, started.elapsed()))
         },
     );
-    let ((salt, written, planned, root_took), (uki, uki_took)) = (root?, uki?);
+    let ((salt, written, planned, root_took), (initramfs, uki, uki_took)) = (root?, kernels?);
     let Some(Written { size, tree_size, root_hash }) = written else {
         return Err(BuildError::Manifest);
     };
 
     let started = Instant::now();
-    replace(&out.join(UKI), |file| io::Write::write_all(&mut &*file, &uki.image))?;
-    let (esp, esp_zeros) = write_esp(input, &uki.image)?;
+    let mut sizes = vec![
+        ("root".to_string(), size),
+        ("hash tree".to_string(), tree_size),
+        ("kernel".to_string(), input.kernel.image.len() as u64),
+        ("initramfs".to_string(), initramfs.len() as u64),
+    ];
+    let mut record = Record { format: 1, inputs: input.inputs.clone(), ..Record::default() };
+    let mut uki_image = None;
+    if let Some(uki) = uki {
+        replace(&out.join(UKI), |file| io::Write::write_all(&mut &*file, &uki))?;
+        record.esp = Some(write_esp(input, &uki)?);
+        sizes.push(("kernel image".to_string(), uki.len() as u64));
+        uki_image = Some(Image { sha256: hex::encode(Sha256::digest(&uki)), size: uki.len() as u64 });
+    }
+    let mut boot_image = None;
+    if !pis.is_empty() {
+        let (image, boot, select) = write_boot(input, &pis, &initramfs)?;
+        sizes.push(("boot partition".to_string(), image.size));
+        (boot_image, record.boot, record.boot_select) = (Some(image), Some(boot), Some(select));
+    }
     replace(&out.join(SBOM), |file| io::Write::write_all(&mut &*file, input.sbom))?;
     let manifest = Manifest {
         format: 1,
@@ -299,8 +412,8 @@ pub fn build_after(input: &ReleaseInput<'_>, previous: Option<&Placement>) -> Re
         verity_size: tree_size,
         verity_root: hex::encode(root_hash),
         verity_salt: hex::encode(salt),
-        uki_sha256: hex::encode(Sha256::digest(&uki.image)),
-        uki_size: uki.image.len() as u64,
+        uki: uki_image,
+        boot: boot_image,
         kernel: input.kernel.version.clone(),
         kubernetes: input.kubernetes.clone(),
         tool: input.tool.clone(),
@@ -309,14 +422,7 @@ pub fn build_after(input: &ReleaseInput<'_>, previous: Option<&Placement>) -> Re
     let area = signed.to_area().ok_or(BuildError::Manifest)?;
     replace(&out.join(MANIFEST), |file| io::Write::write_all(&mut &*file, &area))?;
 
-    let sizes = vec![
-        ("root".to_string(), size),
-        ("hash tree".to_string(), tree_size),
-        ("kernel".to_string(), input.kernel.image.len() as u64),
-        ("initramfs".to_string(), uki.initramfs),
-        ("kernel image".to_string(), uki.image.len() as u64),
-    ];
-    let record = Record { format: 1, inputs: input.inputs.clone(), sizes, esp, esp_zeros };
+    record.sizes = sizes;
     let text = serde_json::to_vec_pretty(&record).map_err(|_| BuildError::Manifest)?;
     replace(&record_path, |file| io::Write::write_all(&mut &*file, &text))?;
     let millis = |d: std::time::Duration| d.as_millis() as u64;
@@ -338,14 +444,18 @@ fn slot_percent(size: u64) -> u64 {
     (size * 100).div_ceil(ROOT_SIZE)
 }
 
-struct UnifiedKernel {
-    image: Vec<u8>,
-    /// Bytes of the compressed initramfs.
-    initramfs: u64,
+/// The compressed initramfs, the same for all boards of the release.
+fn initramfs(input: &ReleaseInput<'_>, key: &VerifyingKey) -> Result<Vec<u8>, BuildError> {
+    check_agent(input.agent, input.arch)?;
+    let found = modules::collect(input.kernel, &input.boards)?;
+    firmware::check_drivers(&input.boards, input.kernel, &found)?;
+    let files: Vec<_> =
+        found.iter().map(|m| ModuleFile { path: module_path(&m.path.to_text()), bytes: &m.bytes }).collect();
+    let parts = Initramfs { agent: input.agent, modules: &files, keys: &[key.to_bytes()] };
+    parts.compressed().map_err(|source| BuildError::Write { path: input.out.join(UKI), source })
 }
 
-fn unified_kernel(input: &ReleaseInput<'_>, key: &VerifyingKey) -> Result<UnifiedKernel, BuildError> {
-    check_agent(input.agent, input.arch)?;
+fn unified_kernel(input: &ReleaseInput<'_>, initramfs: &[u8]) -> Result<Vec<u8>, BuildError> {
     let (stub_path, package) = match input.arch {
         Arch::Amd64 => ("/usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi"),
         Arch::Arm64 => ("/usr/lib/systemd/boot/efi/linuxaa64.efi.stub", "systemd-boot-efi"),
@@ -353,16 +463,10 @@ fn unified_kernel(input: &ReleaseInput<'_>, key: &VerifyingKey) -> Result<Unifie
     let stub = input.tree.read(stub_path).ok_or_else(|| missing(stub_path, package))?;
     let os_release = "/usr/lib/os-release";
     let os_release = input.tree.read_text(os_release).ok_or_else(|| missing(os_release, "base-files"))?;
-    let found = modules::collect(input.kernel, &input.boards)?;
-    let files: Vec<_> =
-        found.iter().map(|m| ModuleFile { path: module_path(&m.path.to_text()), bytes: &m.bytes }).collect();
-    let parts = Initramfs { agent: input.agent, modules: &files, keys: &[key.to_bytes()] };
-    let initramfs =
-        parts.compressed().map_err(|source| BuildError::Write { path: input.out.join(UKI), source })?;
     let image = Uki {
         stub,
         kernel: &input.kernel.image,
-        initramfs: &initramfs,
+        initramfs,
         cmdline: &cmdline(input.arch, &input.cmdline),
         os_release,
         uname: &input.kernel.version,
@@ -372,7 +476,7 @@ fn unified_kernel(input: &ReleaseInput<'_>, key: &VerifyingKey) -> Result<Unifie
     if size > room {
         return Err(BuildError::UkiTooLarge { size, room });
     }
-    Ok(UnifiedKernel { image, initramfs: initramfs.len() as u64 })
+    Ok(image)
 }
 
 fn missing(path: &str, package: &'static str) -> BuildError {
@@ -406,25 +510,104 @@ fn check_agent(agent: &[u8], arch: Arch) -> Result<(), BuildError> {
     if is_static() == Some(true) { Ok(()) } else { Err(BuildError::Agent { arch }) }
 }
 
-type Runs = Vec<(u64, u64)>;
+/// A FAT's serial number.
+fn serial(purpose: &str, input: &ReleaseInput<'_>) -> u32 {
+    let bytes = derive::bytes(purpose, &[&input.cluster, input.arch.debian()]);
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
 
-/// Writes the ESP and gives its runs: those with contents, and those that must be zeros.
-fn write_esp(input: &ReleaseInput<'_>, uki: &[u8]) -> Result<(Runs, Runs), BuildError> {
+/// Writes the ESP.
+fn write_esp(input: &ReleaseInput<'_>, uki: &[u8]) -> Result<Runs, BuildError> {
     let loader_path = match input.arch {
         Arch::Amd64 => "/usr/lib/systemd/boot/efi/systemd-bootx64.efi",
         Arch::Arm64 => "/usr/lib/systemd/boot/efi/systemd-bootaa64.efi",
     };
     let loader = input.tree.read(loader_path).ok_or_else(|| missing(loader_path, "systemd-boot-efi"))?;
     let conf = loader_conf(Slot::A);
-    let serial = derive::bytes("esp serial", &[&input.cluster, input.arch.debian()]);
-    let serial = u32::from_le_bytes([serial[0], serial[1], serial[2], serial[3]]);
+    let serial = serial("esp serial", input);
     let esp = Esp { arch: input.arch, loader, uki, conf: &conf, serial, time: input.time };
-    let volume = esp.plan()?;
+    let volume = esp.plan().map_err(BuildError::Esp)?;
     // Behind the padding of slot A's image only the head of slot B's and what holds something matters.
     let end_of = |slot| volume.extent(uki_path(slot)).map_or((0, 0), |e| (e.offset, e.offset + e.length));
     let ((_, a_end), (b_start, _)) = (end_of(Slot::A), end_of(Slot::B));
-    let (mut runs, mut zeros): (Runs, Runs) = (Vec::new(), Vec::new());
-    replace(&input.out.join(ESP), |file| {
+    let mut runs = write_volume(&input.out.join(ESP), &volume, a_end)?;
+    let head = (b_start.max(a_end), BLOCK);
+    if !runs.zeros.contains(&head) {
+        runs.zeros.push(head);
+    }
+    Ok(runs)
+}
+
+/// Writes BOOT and BOOTSEL of the Pis, and gives what the manifest says of BOOT.
+fn write_boot(
+    input: &ReleaseInput<'_>,
+    pis: &[Board],
+    initramfs: &[u8],
+) -> Result<(Image, Runs, Runs), BuildError> {
+    let parts = firmware::Parts {
+        boards: pis,
+        kernel: input.kernel,
+        initramfs,
+        firmware: input.firmware,
+        lines: &input.firmware_lines,
+        cmdline: &pi_cmdline(&input.cmdline),
+    };
+    let files = parts.boot()?;
+    let failed = |name| move |source| BuildError::Boot { name, source };
+    let volume =
+        firmware::plan_boot(&files, serial("boot serial", input), input.time).map_err(failed("BOOT"))?;
+    let end = end_of_files(&volume);
+    let percent = (end * 100).div_ceil(BOOT_SIZE);
+    if percent > SLOT_FULL_PERCENT {
+        return Err(BuildError::BootFull { percent });
+    }
+    let path = input.out.join(BOOT);
+    let boot = write_volume(&path, &volume, end)?;
+    let mut hash = Sha256::new();
+    let mut left = end;
+    for segment in volume.segments() {
+        let length = segment.content.len().min(left);
+        match segment.content {
+            bramble_fat::Content::Bytes(bytes) => hash.update(&bytes[..length as usize]),
+            bramble_fat::Content::Zeros(_) => {
+                let zeros = [0; BLOCK as usize];
+                let mut rest = length;
+                while rest > 0 {
+                    let now = rest.min(BLOCK);
+                    hash.update(&zeros[..now as usize]);
+                    rest -= now;
+                }
+            }
+        }
+        left -= length;
+    }
+    let image = Image { sha256: hex::encode(hash.finalize()), size: end };
+
+    let files = parts.boot_select()?;
+    let autoboot = firmware::first_autoboot();
+    let volume =
+        firmware::plan_boot_select(&files, &autoboot, serial("boot select serial", input), input.time)
+            .map_err(failed("BOOTSEL"))?;
+    // Between the rescue and the word of which slot to start there is nothing that anybody reads.
+    let rescue_end = volume.extents().filter(|(path, _)| *path != bramble_api::layout::pi::AUTOBOOT);
+    let rescue_end = rescue_end.map(|(_, e)| e.offset + e.length).max().unwrap_or(0);
+    let mut select = write_volume(&input.out.join(BOOT_SELECT), &volume, rescue_end)?;
+    if let Some(hot) = volume.extent(bramble_api::layout::pi::AUTOBOOT) {
+        let end = hot.offset + hot.length;
+        select.zeros.push((end, end.next_multiple_of(BLOCK) - end));
+    }
+    Ok((image, boot, select))
+}
+
+/// The end of what files take of a volume, in whole blocks: free clusters come behind.
+fn end_of_files(volume: &bramble_fat::Volume<'_>) -> u64 {
+    volume.extents().map(|(_, e)| e.offset + e.length).max().unwrap_or(0).next_multiple_of(BLOCK)
+}
+
+/// Writes a volume, and gives its runs: all that holds something, and what must be zeros before `zeros_end`.
+fn write_volume(path: &Path, volume: &bramble_fat::Volume<'_>, zeros_end: u64) -> Result<Runs, BuildError> {
+    let mut runs = Runs::default();
+    replace(path, |file| {
         file.set_len(volume.size())?;
         for segment in volume.segments() {
             let (start, length) = (segment.offset, segment.content.len());
@@ -433,21 +616,17 @@ fn write_esp(input: &ReleaseInput<'_>, uki: &[u8]) -> Result<(Runs, Runs), Build
                     for (index, piece) in bytes.chunks(disk::STEP).enumerate() {
                         disk::write_sparse(file, start + (index * disk::STEP) as u64, piece)?;
                     }
-                    runs.push((start, length));
+                    runs.bytes.push((start, length));
                 }
-                bramble_fat::Content::Zeros(_) if start < a_end => {
-                    zeros.push((start, length.min(a_end - start)));
+                bramble_fat::Content::Zeros(_) if start < zeros_end => {
+                    runs.zeros.push((start, length.min(zeros_end - start)));
                 }
                 bramble_fat::Content::Zeros(_) => {}
             }
         }
         Ok(())
     })?;
-    let head = (b_start.max(a_end), bramble_api::layout::BLOCK);
-    if !zeros.contains(&head) {
-        zeros.push(head);
-    }
-    Ok((runs, zeros))
+    Ok(runs)
 }
 
 fn sign(manifest: &Manifest, key: &SigningKey) -> Result<Signed, BuildError> {
@@ -494,12 +673,14 @@ pub fn open(directory: &Path) -> Result<Release, OpenError> {
     let signed = Signed::parse(&read(MANIFEST)?).map_err(|_| damaged(MANIFEST, "not a manifest"))?;
     let manifest: Manifest =
         serde_json::from_slice(&signed.json).map_err(|_| damaged(MANIFEST, "not a manifest"))?;
-    for (name, size) in [
-        (ROOT, manifest.root_size + manifest.verity_size),
-        (UKI, manifest.uki_size),
-        (ESP, bramble_api::layout::ESP_SIZE),
-        (MANIFEST, MANIFEST_SIZE),
-    ] {
+    let mut files = vec![(ROOT, manifest.root_size + manifest.verity_size), (MANIFEST, MANIFEST_SIZE)];
+    if let Some(uki) = &manifest.uki {
+        files.extend([(UKI, uki.size), (ESP, ESP_SIZE)]);
+    }
+    if manifest.boot.is_some() {
+        files.extend([(BOOT, BOOT_SIZE), (BOOT_SELECT, BOOT_SELECT_SIZE)]);
+    }
+    for (name, size) in files {
         let path = directory.join(name);
         let found = fs::metadata(&path).map_err(|source| OpenError::Read { path, source })?;
         if found.len() != size {
@@ -541,17 +722,42 @@ impl Release {
         fs::read_to_string(self.directory.join(PLACEMENT)).ok()?.parse().ok()
     }
 
-    /// Path of the unified kernel image, without padding.
+    /// Path of the unified kernel image, without padding; there is none in a release for Pis alone.
     pub fn uki(&self) -> PathBuf {
         self.directory.join(UKI)
     }
 
+    /// Path of the image of BOOT-A and BOOT-B; there is none in a release for no Pi.
+    pub fn boot(&self) -> PathBuf {
+        self.directory.join(BOOT)
+    }
+
+    /// Path of the image of BOOTSEL as a new disk has it; there is none in a release for no Pi.
+    pub fn boot_select(&self) -> PathBuf {
+        self.directory.join(BOOT_SELECT)
+    }
+
     /// The ESP of a new disk, which begins at `start`.
     pub(crate) fn place_esp(&self, start: u64, map: &mut Builder) {
-        for (offset, length) in &self.record.esp {
-            map.file(start + offset, *length, &self.directory.join(ESP), *offset);
+        self.place(&self.record.esp, ESP, start, map);
+    }
+
+    /// BOOTSEL of a new disk, which begins at `start`.
+    pub(crate) fn place_boot_select(&self, start: u64, map: &mut Builder) {
+        self.place(&self.record.boot_select, BOOT_SELECT, start, map);
+    }
+
+    /// The boot partition of a slot, which begins at `start`.
+    pub(crate) fn place_boot(&self, start: u64, map: &mut Builder) {
+        self.place(&self.record.boot, BOOT, start, map);
+    }
+
+    fn place(&self, runs: &Option<Runs>, name: &str, start: u64, map: &mut Builder) {
+        let Some(runs) = runs else { return };
+        for (offset, length) in &runs.bytes {
+            map.file(start + offset, *length, &self.directory.join(name), *offset);
         }
-        for (offset, length) in &self.record.esp_zeros {
+        for (offset, length) in &runs.zeros {
             map.zeros(start + offset, *length);
         }
     }

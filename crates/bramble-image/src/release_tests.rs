@@ -25,6 +25,7 @@ struct Parts {
     tree: Tree,
     kernel: Kernel,
     agent: Vec<u8>,
+    firmware: Firmware,
     key: Secret<[u8; 32]>,
 }
 
@@ -46,7 +47,7 @@ fn parts() -> Parts {
     tree.file(format!("{home}/vmlinuz"), 0o644, pe(AMD64, 0x400, &[(".text", b"kernel")])).unwrap();
     let kernel = depmod::take(&mut tree, &[], &[], dir.path(), &mut BTreeMap::new()).unwrap();
     tree.stamp(1_700_000_000);
-    Parts { dir, tree, kernel, agent: agent(), key: Secret::new([3; 32]) }
+    Parts { dir, tree, kernel, agent: agent(), firmware: Firmware::default(), key: Secret::new([3; 32]) }
 }
 
 impl Parts {
@@ -61,6 +62,8 @@ impl Parts {
             tree: &self.tree,
             kernel: &self.kernel,
             agent: &self.agent,
+            firmware: &self.firmware,
+            firmware_lines: Vec::new(),
             cmdline: vec!["x=1".to_string()],
             signing_key: &self.key,
             kubernetes: None,
@@ -115,7 +118,7 @@ fn the_manifest_vouches_for_root_and_kernel_image() {
     assert_eq!(expected.bytes, tree);
     assert_eq!(hex::encode(expected.root), manifest.verity_root);
     let uki = fs::read(release.uki()).unwrap();
-    assert_eq!(hex::encode(Sha256::digest(&uki)), manifest.uki_sha256);
+    assert_eq!(hex::encode(Sha256::digest(&uki)), manifest.uki.as_ref().unwrap().sha256);
     let line = crate::uki::section(&uki, ".cmdline").unwrap();
     assert!(line.starts_with(b"ro quiet panic=10 systemd.gpt_auto=0 ") && line.ends_with(b" x=1"));
     assert_eq!(release.slot_percent, 1);
@@ -180,7 +183,14 @@ fn what_cannot_be_built_is_named() {
 }
 
 fn disk_input<'a>(release: &'a Release, document: Option<&'a SecretBytes>) -> DiskInput<'a> {
-    DiskInput { release, incarnation: "00ff", size: DISK_MIN_SIZE, document, keep_data: false }
+    DiskInput {
+        release,
+        board: Board::UefiAmd64,
+        incarnation: "00ff",
+        size: DISK_MIN_SIZE,
+        document,
+        keep_data: false,
+    }
 }
 
 #[test]
@@ -222,8 +232,11 @@ fn a_disk_has_every_part_at_its_place() {
                 let mut esp =
                     bramble_fat::Reader::open(Part { file: &file, start: partition.start, at: 0 }).unwrap();
                 let uki = esp.read(uki_path(Slot::A), uki_size(Arch::Amd64)).unwrap();
-                let length = release.manifest.uki_size as usize;
-                assert_eq!(hex::encode(Sha256::digest(&uki[..length])), release.manifest.uki_sha256);
+                let length = release.manifest.uki.as_ref().unwrap().size as usize;
+                assert_eq!(
+                    hex::encode(Sha256::digest(&uki[..length])),
+                    release.manifest.uki.as_ref().unwrap().sha256
+                );
             }
             Kind::Root(Slot::A) => {
                 let signed = Signed::parse(&read(tail, MANIFEST_SIZE as usize)).unwrap();
@@ -241,6 +254,7 @@ fn a_disk_has_every_part_at_its_place() {
                 assert_eq!(sum, <[u8; 32]>::from(Sha256::digest(&json)));
             }
             Kind::Data => assert!(disk.zeros.iter().any(|z| z.start == partition.start)),
+            Kind::BootSelect | Kind::Boot(_) | Kind::Extended => panic!("{partition:?} on a UEFI disk"),
         }
     }
     let text = crate::disk::bmap(&disk, &path).unwrap();

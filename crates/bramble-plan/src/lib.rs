@@ -15,7 +15,7 @@ pub use document::{DocumentError, Edition, Identity, document};
 pub use lint::{Finding, lint};
 pub use packages::{PackageRequest, request};
 pub use plan::{Inventory, PlannedNode, Purpose, Wanted, plan};
-pub use wanted::{arch, boards, kernel_args, package_request, served, wanted};
+pub use wanted::{arch, board, boards, firmware_lines, kernel_args, package_request, served, wanted};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};

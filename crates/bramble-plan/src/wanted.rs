@@ -36,7 +36,6 @@ pub fn wanted(cluster: &Cluster, not_served: Vec<NotServed>) -> Wanted {
 pub fn served(cluster: &Cluster, node: &EffectiveNode) -> bool {
     cluster.spec.kubernetes.distribution != Distribution::Talos
         && node.role != bramble_spec::Role::Management
-        && matches!(node.board, bramble_spec::Board::UefiAmd64 | bramble_spec::Board::UefiArm64)
 }
 
 /// What Debian is asked for: one image serves all machines of an architecture, so it carries what any of them wants.
@@ -48,7 +47,7 @@ pub fn package_request(cluster: &Cluster, of: Arch) -> PackageRequest {
         .flat_map(|n| n.packages)
         .collect();
     let extra: Vec<String> = extra.into_iter().collect();
-    packages::request(of, true, cluster.spec.os.release.name(), &extra)
+    packages::request(of, true, cluster.spec.os.release.name(), &boards(cluster, of), &extra)
 }
 
 /// Words for the kernel's command line: those of all machines of the architecture, each once, in the file's order.
@@ -79,8 +78,30 @@ pub fn arch(arch: bramble_spec::Arch) -> Arch {
     }
 }
 
+/// Lines for the config.txt of each Pi among the boards of an architecture: those of all its machines, each once, in the
+/// file's order.
+pub fn firmware_lines(cluster: &Cluster, of: Arch) -> Vec<(Board, Vec<String>)> {
+    let mut all: Vec<(Board, Vec<String>)> = Vec::new();
+    for node in cluster.effective_nodes() {
+        let board = board(node.board);
+        if board.arch() != of || !board.is_pi() || node.firmware.is_empty() {
+            continue;
+        }
+        let at = all.iter().position(|(b, _)| *b == board).unwrap_or_else(|| {
+            all.push((board, Vec::new()));
+            all.len() - 1
+        });
+        for line in node.firmware {
+            if !all[at].1.contains(&line) {
+                all[at].1.push(line);
+            }
+        }
+    }
+    all
+}
+
 /// The programs' word for the file's.
-pub(crate) fn board(board: bramble_spec::Board) -> Board {
+pub fn board(board: bramble_spec::Board) -> Board {
     match board {
         bramble_spec::Board::Pi3 => Board::Pi3,
         bramble_spec::Board::Pi4 => Board::Pi4,

@@ -79,7 +79,6 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
 
 /// What cluster, roles and machines may state alike.
 fn level(when: &mut impl FnMut(bool, &str), path: &str, machine: &MachineSettings, os: &OsSettings) {
-    when(machine.board.is_some_and(Board::is_pi), &format!("{path}.board"));
     when(machine.talos != Talos::default(), &format!("{path}.talos"));
     when(machine.disks.volumes.as_ref().is_some_and(|v| !v.is_empty()), &format!("{path}.disks.volumes"));
     for (index, interface) in machine.interfaces.iter().flatten().enumerate() {

@@ -17,9 +17,6 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Bytes of an image file: the smallest disk. `flash` and the lab lay the table out for the disk they have.
-const IMAGE_SIZE: u64 = bramble_api::layout::DISK_MIN_SIZE;
-
 /// A node's whole disk, as pieces.
 pub struct NodeDisk {
     map: DiskMap,
@@ -96,6 +93,7 @@ pub fn node_disk(
     context.progress(0, 0, Unit::Items, "laying out the disk");
     let map = disk::map(&disk::DiskInput {
         release: &release,
+        board: bramble_plan::board(node.board),
         incarnation: &builder.identity(&node)?.incarnation,
         size,
         document: Some(&document),
@@ -203,7 +201,9 @@ impl Builder<'_> {
 
     /// Writes a node's image file. It holds the node's keys: mode 0600.
     pub(super) fn write_image(&self, name: &str, context: &Context<'_>) -> Result<Outcome, Failure> {
-        let disk = node_disk(self, name, IMAGE_SIZE, false, context)?;
+        // The smallest disk: `flash` and the lab lay the table out for the disk they have.
+        let size = bramble_api::layout::disk_min_size(bramble_plan::board(self.node(name)?.board));
+        let disk = node_disk(self, name, size, false, context)?;
         let path = self.out.join(format!("{name}.img"));
         let failed = |e| Failure::user(format!("cannot write {}", path.display())).source(e);
         disk::write(&disk.map, &path).map_err(failed)?;

@@ -8,6 +8,7 @@ use bramble_debian::assemble::{self, AssembleInput, ExtraBody, ExtraFile};
 use bramble_debian::scripts::Acceptance;
 use bramble_debian::tree::Content;
 use bramble_effects::{Context, Failure};
+use bramble_image::firmware::{Firmware, Lines};
 use bramble_image::release::{self, Release, ReleaseInput};
 use bramble_kube::upstream;
 use sha2::{Digest, Sha256};
@@ -85,6 +86,7 @@ impl Builder<'_> {
         cmdline.extend(bramble_plan::kernel_args(self.cluster, arch));
         cmdline.extend(self.cmdline.iter().cloned());
         let boards = bramble_plan::boards(self.cluster, arch);
+        let firmware_lines = bramble_plan::firmware_lines(self.cluster, arch);
         let users = self.lock().users.clone();
         let accepted = self.accepted();
         let cluster = self.cluster.metadata.name.to_string();
@@ -94,6 +96,7 @@ impl Builder<'_> {
             debs.iter().map(|(p, _)| &p.sha256).collect::<Vec<_>>(),
             program_list.iter().map(|p| &p.sha256).collect::<Vec<_>>(),
             (&cmdline, &boards, &cluster, arch, snapshot, self.kernel_modules(arch)),
+            &firmware_lines,
             (ENABLE, DISABLE, MASK, AGENT_UNIT),
             accepted.iter().map(|a| (&a.package, &a.sha256, &a.stands)).collect::<Vec<_>>(),
             programs.images.iter().map(|(image, _)| &image.digest).collect::<Vec<_>>(),
@@ -107,7 +110,7 @@ impl Builder<'_> {
         }
         context.progress(0, 0, Unit::Items, "laying out the root");
         let extra_files = self.extra_files(&programs)?;
-        let assembled = assemble::assemble(&AssembleInput {
+        let mut assembled = assemble::assemble(&AssembleInput {
             arch,
             debs,
             programs: program_list.clone(),
@@ -126,6 +129,7 @@ impl Builder<'_> {
             let failure = Failure::user(format!("cannot lay out the root for {arch}")).source(e);
             failure.hint("`bramble lock --update` may have newer packages; a script you have read can be accepted in os.acceptScripts")
         })?;
+        let firmware = Firmware::take(&mut assembled.tree);
         context.progress(0, 0, Unit::Items, "writing root, verity tree and kernel image");
         let kubernetes = Some(self.cluster.spec.kubernetes.version.to_string());
         let built = release::build(&ReleaseInput {
@@ -138,6 +142,8 @@ impl Builder<'_> {
             tree: &assembled.tree,
             kernel: &assembled.kernel,
             agent: &agent,
+            firmware: &firmware,
+            firmware_lines: firmware_lines.into_iter().map(|(board, lines)| Lines { board, lines }).collect(),
             cmdline,
             signing_key: &key,
             kubernetes,

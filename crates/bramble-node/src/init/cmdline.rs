@@ -7,6 +7,8 @@ use bramble_api::names::Slot;
 pub struct Cmdline {
     /// `bramble.slot=a`: the slot where no boot loader names one.
     pub slot: Option<Slot>,
+    /// `bramble.rescue`: start no slot, say what is wrong with them.
+    pub rescue: bool,
     /// `bramble.marks`: print a line after each durable act.
     pub marks: bool,
 }
@@ -18,6 +20,7 @@ pub fn parse(line: &str) -> Cmdline {
         match word {
             "bramble.slot=a" => found.slot = Some(Slot::A),
             "bramble.slot=b" => found.slot = Some(Slot::B),
+            "bramble.rescue" => found.rescue = true,
             "bramble.marks" => found.marks = true,
             _ => {}
         }
@@ -33,7 +36,8 @@ mod tests {
     fn ours_are_found_among_others() {
         assert_eq!(parse("console=ttyS0 quiet\n"), Cmdline::default());
         let all = parse("ro bramble.slot=a console=ttyS0 bramble.marks bramble.slot=b\n");
-        assert_eq!(all, Cmdline { slot: Some(Slot::B), marks: true });
+        assert_eq!(all, Cmdline { slot: Some(Slot::B), rescue: false, marks: true });
+        assert!(parse("quiet bramble.rescue").rescue);
         assert_eq!(parse("bramble.slot=c").slot, None);
     }
 }

@@ -5,6 +5,7 @@ mod cmdline;
 mod disk;
 mod efi;
 mod ext4;
+mod firmware;
 mod first;
 mod media;
 mod modules;
@@ -46,6 +47,8 @@ enum Failure {
     Refused(#[from] Refused),
     #[error("neither the boot loader nor bramble.slot= on the kernel's command line says which slot this is")]
     NoSlot,
+    #[error("the firmware started neither slot; {0}")]
+    Rescue(String),
     #[error(transparent)]
     Disk(#[from] disk::DiskError),
     #[error("slot {0} is not started")]
@@ -89,7 +92,7 @@ fn boot() -> Result<Infallible, Failure> {
     for refused in modules::load(Path::new(path::INITRAMFS_MODULES))? {
         note(&line(&refused));
     }
-    let mut found = find(cmdline.slot)?;
+    let mut found = find(&cmdline)?;
     let root = Path::new(ROOT);
     mount_root(&found, root)?;
 
@@ -159,7 +162,7 @@ struct Found {
     repaired: Vec<String>,
 }
 
-fn find(stated: Option<Slot>) -> Result<Found, Failure> {
+fn find(cmdline: &cmdline::Cmdline) -> Result<Found, Failure> {
     // Without EFI, or with efivarfs built into the kernel and mounted by nobody, there is simply nothing to read.
     if Path::new("/sys/firmware/efi").exists() {
         match mount("efivarfs", efi::VARIABLES, "efivarfs", MountFlags::NOSUID | MountFlags::NOEXEC, c"") {
@@ -168,8 +171,19 @@ fn find(stated: Option<Slot>) -> Result<Found, Failure> {
         }
     }
     let loader = efi::read();
-    let slot = loader.slot.or(stated).ok_or(Failure::NoSlot)?;
-    let mut disk = disk::Disk::find(loader.esp)?;
+    let booted = firmware::read(Path::new(firmware::NODE));
+    let mut disk = disk::Disk::find(disk::Origin { esp: loader.esp, booted })?;
+    let arch: Arch = std::env::consts::ARCH.parse().map_err(|_| Failure::Arch)?;
+    if cmdline.rescue || booted.rescue() {
+        return Err(Failure::Rescue(
+            [Slot::A, Slot::B].map(|slot| condition(&disk, slot, arch)).join("; "),
+        ));
+    }
+    let slot = match loader.slot.or_else(|| booted.slot()).or(cmdline.slot) {
+        Some(slot) => slot,
+        // A boot loader from before it said which partition it had started.
+        None => disk.committed()?.map(|committed| booted.follows(committed)).ok_or(Failure::NoSlot)?,
+    };
     let repaired = disk.repair()?;
     for sentence in &repaired {
         note(sentence);
@@ -178,12 +192,25 @@ fn find(stated: Option<Slot>) -> Result<Found, Failure> {
         mark("table-repaired");
     }
     let partition = disk.root(slot)?;
-    let arch: Arch = std::env::consts::ARCH.parse().map_err(|_| Failure::Arch)?;
     let (manifest, json) =
         slot::verify(&read_manifest_area(&partition)?, &trusted_keys()?, arch, partition.size)
             .map_err(|distrust| Failure::Distrust(slot.letter(), distrust))?;
     stage(Stage::Slot, &format!("{} on {} release {}", slot.letter(), disk.device.name, manifest.version));
     Ok(Found { slot, disk, partition, manifest, json, repaired })
+}
+
+/// What a slot holds, in a few words: for whoever stands before a machine that starts none.
+fn condition(disk: &disk::Disk, slot: Slot, arch: Arch) -> String {
+    let look = || -> Result<Manifest, Failure> {
+        let partition = disk.root(slot)?;
+        slot::verify(&read_manifest_area(&partition)?, &trusted_keys()?, arch, partition.size)
+            .map(|(manifest, _)| manifest)
+            .map_err(|distrust| Failure::Distrust(slot.letter(), distrust))
+    };
+    match look() {
+        Ok(manifest) => format!("slot {} has release {}", slot.letter(), manifest.version),
+        Err(failure) => line(&failure),
+    }
 }
 
 fn read_manifest_area(partition: &block::Device) -> Result<Vec<u8>, Refused> {

@@ -75,6 +75,12 @@ impl Check<'_> {
         for path in ["spec.os".to_string()].into_iter().chain(roles).chain(nodes) {
             let ssh = format!("{path}.ssh.authorizedKeys");
             let os = self.read_os(&path);
+            for (index, line) in os.iter().flat_map(|os| os.firmware.iter().flatten()).enumerate() {
+                if let Some((label, hint)) = bad_firmware_line(line) {
+                    let path = format!("{path}.firmware[{index}]");
+                    self.error("bad-value", &path, format!("`{line}` cannot stand in config.txt"), label, hint);
+                }
+            }
             if os.is_some_and(|os| matches!(&os.ssh, Some(OrNone::Is(ssh)) if ssh.authorized_keys.is_empty()))
             {
                 self.error(
@@ -120,4 +126,34 @@ impl Check<'_> {
             _ => self.view.read(path).map(|at| at.value),
         }
     }
+}
+
+/// Words of config.txt that the build sets itself.
+const OWN_FIRMWARE_WORDS: &[&str] = &[
+    "arm_64bit",
+    "auto_initramfs",
+    "boot_ramdisk",
+    "cmdline",
+    "fixup_file",
+    "include",
+    "initramfs",
+    "kernel",
+    "kernel_old",
+    "os_prefix",
+    "start_file",
+    "upstream_kernel",
+];
+
+/// Longest line of config.txt that firmware reads.
+const FIRMWARE_LINE: usize = 98;
+
+/// What is wrong with a line of config.txt, and what to do.
+fn bad_firmware_line(line: &str) -> Option<(&'static str, &'static str)> {
+    if line.len() > FIRMWARE_LINE {
+        return Some(("too long", "firmware reads no more than 98 characters of a line"));
+    }
+    let word = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or("");
+    OWN_FIRMWARE_WORDS
+        .contains(&word)
+        .then_some(("set by the build", "remove it; words for the kernel's command line go to `os.kernelArgs`"))
 }

@@ -1,24 +1,11 @@
-//! The one table of offsets, types and sizes of a Bramble OS disk. Nothing else states offsets.
-//!
-//! UEFI disks carry a GPT (UEFI specification 2.10, chapter 5): ESP, root A, root B, identity, data.
-//! See `docs/adr/0002-disk-layout.md`.
+//! The layout of machines with UEFI firmware: a GPT (UEFI specification 2.10, chapter 5) with ESP, root A, root B,
+//! identity and data. See `docs/adr/0002-disk-layout.md`.
 
-use crate::names::{Arch, Slot};
+use super::*;
+use crate::names::Arch;
 
-/// Bytes in a logical sector; 4Kn disks are refused by `flash`.
-pub const SECTOR: u64 = 512;
-/// Every partition starts and ends on a multiple of this.
-pub const ALIGNMENT: u64 = 4 << 20;
 /// Size of the EFI system partition: systemd-boot, two UKIs of fixed size, a rescue UKI to come.
 pub const ESP_SIZE: u64 = 512 << 20;
-/// Size of one root slot: EROFS image, verity tree, manifest. Fixed for a card's life.
-pub const ROOT_SIZE: u64 = 2 << 30;
-/// Size of the identity partition.
-pub const IDENTITY_SIZE: u64 = 32 << 20;
-/// Smallest data partition that is accepted.
-pub const DATA_MIN_SIZE: u64 = 2 << 30;
-/// A build fails when a release fills more than this share of a slot, in percent.
-pub const SLOT_FULL_PERCENT: u64 = 60;
 /// Space kept for one UKI on the ESP; a UKI is padded with zeros to this size, so that it can be overwritten in place.
 pub const UKI_SIZE: u64 = 112 << 20;
 
@@ -32,11 +19,6 @@ pub const fn uki_size(arch: Arch) -> u64 {
         Arch::Arm64 => UKI_SIZE,
     }
 }
-/// Bytes in a file system and verity block.
-pub const BLOCK: u64 = 4096;
-/// The signed manifest lies in the last this many bytes of a root slot.
-pub const MANIFEST_SIZE: u64 = 64 << 10;
-
 /// GPT partition type of the EFI system partition.
 pub const TYPE_ESP: [u8; 16] =
     guid(0xC12A7328, 0xF81F, 0x11D2, [0xBA, 0x4B, 0x00, 0xA0, 0xC9, 0x3E, 0xC9, 0x3B]);
@@ -58,50 +40,14 @@ const fn guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> [u8; 16] {
     [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
 }
 
-/// One partition of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Partition {
-    /// What it is for.
-    pub kind: Kind,
-    /// GPT name and kernel `PARTNAME`.
-    pub name: &'static str,
-    /// GPT type, as on disk.
-    pub type_guid: [u8; 16],
-    /// First byte.
-    pub start: u64,
-    /// Length in bytes.
-    pub size: u64,
-}
-
-/// The purpose of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// EFI system partition.
-    Esp,
-    /// A root slot.
-    Root(Slot),
-    /// First machine document.
-    Identity,
-    /// ext4, made at first boot.
-    Data,
-}
-
 /// Smallest disk the layout fits on, in bytes.
 pub const DISK_MIN_SIZE: u64 =
     ALIGNMENT + ESP_SIZE + 2 * ROOT_SIZE + IDENTITY_SIZE + DATA_MIN_SIZE + ALIGNMENT;
 
-/// The disk is smaller than [`DISK_MIN_SIZE`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a disk of {disk} bytes is too small: the layout needs {DISK_MIN_SIZE}")]
-pub struct DiskTooSmall {
-    /// Size of the disk in bytes.
-    pub disk: u64,
-}
-
 /// The UEFI layout for a disk of `disk` bytes. Data takes what is left, ending on the alignment before the backup GPT.
 pub fn uefi(disk: u64) -> Result<[Partition; 5], DiskTooSmall> {
     if disk < DISK_MIN_SIZE {
-        return Err(DiskTooSmall { disk });
+        return Err(DiskTooSmall { disk, needed: DISK_MIN_SIZE });
     }
     let esp = ALIGNMENT;
     let a = esp + ESP_SIZE;
@@ -110,36 +56,20 @@ pub fn uefi(disk: u64) -> Result<[Partition; 5], DiskTooSmall> {
     let data = identity + IDENTITY_SIZE;
     // The backup GPT takes the last 33 sectors.
     let end = (disk - 33 * SECTOR) / ALIGNMENT * ALIGNMENT;
+    let partition = |number, kind, name, guid, start, size| Partition {
+        kind,
+        name,
+        number,
+        code: Code::Gpt(guid),
+        start,
+        size,
+    };
     Ok([
-        Partition { kind: Kind::Esp, name: "bramble-esp", type_guid: TYPE_ESP, start: esp, size: ESP_SIZE },
-        Partition {
-            kind: Kind::Root(Slot::A),
-            name: "bramble-root-a",
-            type_guid: TYPE_ROOT,
-            start: a,
-            size: ROOT_SIZE,
-        },
-        Partition {
-            kind: Kind::Root(Slot::B),
-            name: "bramble-root-b",
-            type_guid: TYPE_ROOT,
-            start: b,
-            size: ROOT_SIZE,
-        },
-        Partition {
-            kind: Kind::Identity,
-            name: "bramble-identity",
-            type_guid: TYPE_IDENTITY,
-            start: identity,
-            size: IDENTITY_SIZE,
-        },
-        Partition {
-            kind: Kind::Data,
-            name: "bramble-data",
-            type_guid: TYPE_DATA,
-            start: data,
-            size: end - data,
-        },
+        partition(1, Kind::Esp, "bramble-esp", TYPE_ESP, esp, ESP_SIZE),
+        partition(2, Kind::Root(Slot::A), "bramble-root-a", TYPE_ROOT, a, ROOT_SIZE),
+        partition(3, Kind::Root(Slot::B), "bramble-root-b", TYPE_ROOT, b, ROOT_SIZE),
+        partition(4, Kind::Identity, "bramble-identity", TYPE_IDENTITY, identity, IDENTITY_SIZE),
+        partition(5, Kind::Data, "bramble-data", TYPE_DATA, data, end - data),
     ])
 }
 
@@ -158,15 +88,6 @@ pub fn loader_path(arch: Arch) -> &'static str {
         Arch::Arm64 => "EFI/BOOT/BOOTAA64.EFI",
     }
 }
-
-/// What lies in the first block of a data partition while `mkfs` runs: an interrupted run may format again.
-pub const DATA_MARK: &[u8; 32] = b"bramble: mkfs of data has begun\n";
-
-/// Magic of the identity partition's header (one [`BLOCK`], see [`crate::document`]).
-pub const IDENTITY_MAGIC: &[u8; 16] = b"bramble-identity";
-
-/// Magic at the head of the manifest area of a slot (see [`crate::manifest`]).
-pub const MANIFEST_MAGIC: &[u8; 16] = b"bramble-manifest";
 
 #[cfg(test)]
 mod tests {
