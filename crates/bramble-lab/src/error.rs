@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::qemu::{RASPI4B, version};
+
 /// An act of the lab's client failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -106,6 +108,14 @@ pub enum Refusal {
         /// The end of what it wrote.
         last_words: String,
     },
+    /// The firmware that the lab plays finds nothing to start on the machine's disk.
+    #[error("the firmware of {machine} starts nothing: {why}")]
+    NoBoot {
+        /// The machine.
+        machine: String,
+        /// What the firmware model says.
+        why: String,
+    },
     /// A port of this computer is taken.
     #[error("port {port} of 127.0.0.1, which should lead to {node}, is in use")]
     PortInUse {
@@ -200,6 +210,9 @@ impl Refusal {
                 format!("`brew install qemu` brings it (for {arch} machines)")
             }
             Refusal::QemuMissing { arch, .. } => format!("`sudo apt install {}` brings it", package(arch)),
+            Refusal::QemuTooOld { needed, .. } if *needed == version(RASPI4B) => format!(
+                "QEMU {needed} came with Debian 13 and Ubuntu 24.10; on Debian 12 bookworm-backports has a newer one"
+            ),
             Refusal::QemuTooOld { needed, .. } => {
                 format!("Debian 12, Ubuntu 23.04 and everything later have QEMU {needed} or newer")
             }
@@ -218,9 +231,10 @@ impl Refusal {
             Refusal::SiteChanged { .. } => "`bramble lab down` first".into(),
             Refusal::BaseChanged { .. } => "`bramble lab down --destroy` makes room for a fresh disk".into(),
             Refusal::DiskFull { .. } => "make room on this disk and run it again; nothing is lost".into(),
-            Refusal::QemuFailed { .. } | Refusal::TimedOut { .. } | Refusal::WentOff { .. } => {
-                "`bramble lab logs` shows the whole console".into()
-            }
+            Refusal::QemuFailed { .. }
+            | Refusal::NoBoot { .. }
+            | Refusal::TimedOut { .. }
+            | Refusal::WentOff { .. } => "`bramble lab logs` shows the whole console".into(),
             Refusal::BadSpec { .. } | Refusal::System { .. } => return None,
         })
     }

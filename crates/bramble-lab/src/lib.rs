@@ -14,6 +14,7 @@ mod layout;
 mod nbd;
 mod process;
 pub mod qemu;
+mod raspberry;
 mod spec;
 mod switch;
 mod terminal;
@@ -22,8 +23,9 @@ mod wire;
 pub use client::Lab;
 pub use disk::server::DiskServer;
 pub use error::{Error, Refusal};
+pub use raspberry::REBOOT_MARKER;
 pub use spec::{
     AccelChoice, BadMac, BaseSegment, Boot, Dhcp, Firmware, Forward, LabMachine, LabSpec, Mac, NetworkTime,
-    Rtc,
+    PiBoard, PiHardware, Rtc,
 };
 pub use wire::{CutPoint, CutReport, LabEvent, MachineState, MachineStatus, StartReport};

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::Refusal;
-use crate::spec::{AccelChoice, Mac, Rtc};
+use crate::spec::{AccelChoice, Mac, PiBoard, Rtc};
 
 /// The oldest QEMU that serves: `-netdev stream` came with it.
 pub const OLDEST: (u32, u32) = (7, 2);
+/// The first QEMU with `raspi4b`.
+pub const RASPI4B: (u32, u32) = (9, 0);
 
 /// How guest instructions are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ pub struct MachineConfig {
     pub serial: String,
     /// Where its hardware clock starts.
     pub rtc: Rtc,
+    /// The emulated board, which then decides about processor, memory, disk and network; `None` is `q35` or `virt`.
+    pub board: Option<PiBoard>,
     /// What starts it.
     pub boot: BootConfig,
     /// Where the lab host listens for it.
@@ -106,7 +110,24 @@ pub enum BootConfig {
         initrd: Option<PathBuf>,
         /// Command line.
         cmdline: String,
+        /// Device tree; `None` is QEMU's own.
+        device_tree: Option<PathBuf>,
+        /// Whether QEMU ends when the guest resets, so that what starts the machine is chosen anew.
+        choose_at_reset: bool,
     },
+}
+
+impl BootConfig {
+    /// No kernel yet.
+    pub(crate) fn none() -> Self {
+        BootConfig::Kernel {
+            kernel: PathBuf::new(),
+            initrd: None,
+            cmdline: String::new(),
+            device_tree: None,
+            choose_at_reset: false,
+        }
+    }
 }
 
 /// Unix sockets that the lab host listens on. QEMU connects to all of them, so that no one waits for a file to
@@ -131,6 +152,16 @@ pub fn arguments(m: &MachineConfig) -> Vec<String> {
         args.push(value);
     };
     add("-name", format!("guest={}", escape(&m.name)));
+    if let Some(board) = m.board.and_then(PiBoard::qemu_machine) {
+        add("-machine", board.into());
+        add("-accel", "tcg,thread=multi".into());
+        boot_arguments(&m.boot, &mut add);
+        // No -cpu, -smp or -m: the board has its own and takes no other.
+        raspberry_arguments(m, &mut add);
+        add_channels(&m.sockets, &mut add);
+        args.extend(["-nodefaults", "-no-user-config"].map(String::from));
+        return args;
+    }
     let flash = if matches!(m.boot, BootConfig::Flash { .. }) { ",pflash0=code,pflash1=vars" } else { "" };
     add("-machine", format!("{}{flash}", board(m.arch, m.accel)));
     add("-accel", if m.accel == Accel::Tcg { "tcg,thread=multi".into() } else { m.accel.name().into() });
@@ -141,21 +172,7 @@ pub fn arguments(m: &MachineConfig) -> Vec<String> {
         Rtc::Host => add("-rtc", "base=utc".into()),
         Rtc::At(seconds) => add("-rtc", format!("base={}", date_time(seconds))),
     }
-    match &m.boot {
-        BootConfig::Flash { code, vars } => {
-            let file =
-                |name, path: &Path| format!("driver=file,node-name={name},filename={}", path_value(path));
-            add("-blockdev", format!("{},read-only=on", file("code", code)));
-            add("-blockdev", file("vars", vars));
-        }
-        BootConfig::Kernel { kernel, initrd, cmdline } => {
-            add("-kernel", kernel.display().to_string());
-            if let Some(initrd) = initrd {
-                add("-initrd", initrd.display().to_string());
-            }
-            add("-append", cmdline.clone());
-        }
-    }
+    boot_arguments(&m.boot, &mut add);
     let s = &m.sockets;
     let disk = path_value(&s.disk);
     add("-blockdev", format!("driver=nbd,node-name=disk,server.type=unix,server.path={disk},discard=unmap"));
@@ -170,13 +187,89 @@ pub fn arguments(m: &MachineConfig) -> Vec<String> {
     add("-device", "virtio-rng-pci,rng=rng".into());
     add("-device", "i6300esb".into());
     add("-action", "watchdog=reset".into());
-    add("-chardev", format!("socket,id=console,path={}", path_value(&s.console)));
     add("-serial", "chardev:console".into());
+    add_channels(s, &mut add);
+    args.extend(["-nodefaults", "-no-user-config"].map(String::from));
+    args
+}
+
+fn boot_arguments(boot: &BootConfig, add: &mut impl FnMut(&str, String)) {
+    match boot {
+        BootConfig::Flash { code, vars } => {
+            let file =
+                |name, path: &Path| format!("driver=file,node-name={name},filename={}", path_value(path));
+            add("-blockdev", format!("{},read-only=on", file("code", code)));
+            add("-blockdev", file("vars", vars));
+        }
+        BootConfig::Kernel { kernel, initrd, cmdline, device_tree, choose_at_reset } => {
+            add("-kernel", kernel.display().to_string());
+            if let Some(initrd) = initrd {
+                add("-initrd", initrd.display().to_string());
+            }
+            add("-append", cmdline.clone());
+            if let Some(tree) = device_tree {
+                add("-dtb", tree.display().to_string());
+            }
+            if *choose_at_reset {
+                add("-action", "reboot=shutdown".into());
+            }
+        }
+    }
+}
+
+/// What QEMU's raspi machines have: a card, two serial ports, and on the Pi 3 a USB port that works.
+fn raspberry_arguments(m: &MachineConfig, add: &mut impl FnMut(&str, String)) {
+    let disk = path_value(&m.sockets.disk);
+    // A card has no cache that its owner could flush: what it has taken is written.
+    add(
+        "-drive",
+        format!(
+            "if=sd,format=raw,cache=writethrough,file.driver=nbd,file.server.type=unix,file.server.path={disk}"
+        ),
+    );
+    if m.board == Some(PiBoard::Pi3) {
+        let net = path_value(&m.sockets.net);
+        add("-netdev", format!("stream,id=net,server=off,addr.type=unix,addr.path={net}"));
+        add("-device", format!("usb-net,netdev=net,mac={}", m.mac));
+    }
+    let cmdline = match &m.boot {
+        BootConfig::Kernel { cmdline, .. } => cmdline.as_str(),
+        BootConfig::Flash { .. } => "",
+    };
+    // The first port is the PL011, ttyAMA0; the second the small one, ttyS1 by Linux' own device trees.
+    let consoles = cmdline.split_whitespace().filter_map(|word| word.strip_prefix("console="));
+    let small = consoles
+        .filter(|name| !name.starts_with("tty0"))
+        .next_back()
+        .is_some_and(|name| name.starts_with("ttyS"));
+    if small {
+        add("-serial", "null".into());
+    }
+    add("-serial", "chardev:console".into());
+}
+
+/// The ways in and out that every machine has.
+fn add_channels(s: &Sockets, add: &mut impl FnMut(&str, String)) {
+    add("-chardev", format!("socket,id=console,path={}", path_value(&s.console)));
     add("-chardev", format!("socket,id=control,path={}", path_value(&s.control)));
     add("-mon", "chardev=control,mode=control".into());
     add("-display", "none".into());
-    args.extend(["-nodefaults", "-no-user-config"].map(String::from));
-    args
+}
+
+/// The arguments that make QEMU write the device tree of a `virt` machine and end.
+pub(crate) fn dump_tree_arguments(m: &MachineConfig, to: &Path) -> Vec<String> {
+    let machine = format!("{},dumpdtb={}", board(m.arch, m.accel), path_value(to));
+    let accel = if m.accel == Accel::Tcg { "tcg" } else { m.accel.name() };
+    let pairs = [
+        ("-machine", machine),
+        ("-accel", accel.to_string()),
+        ("-cpu", cpu(m.arch, m.accel).to_string()),
+        ("-smp", m.cpus.to_string()),
+        ("-m", format!("{}M", m.memory_mib)),
+        ("-display", "none".to_string()),
+    ];
+    let pairs = pairs.into_iter().flat_map(|(option, value)| [option.to_string(), value]);
+    pairs.chain(["-nodefaults", "-no-user-config"].map(String::from)).collect()
 }
 
 fn board(arch: Arch, accel: Accel) -> &'static str {
@@ -251,11 +344,28 @@ pub fn find(arch: Arch, program: Option<&Path>) -> Result<Qemu, Refusal> {
             io::Error::new(io::ErrorKind::InvalidData, format!("it does not say its version: {text:?}"));
         Refusal::io("run", &program, &said)
     })?;
-    if version < OLDEST {
-        let (program, text) = (program.display().to_string(), |(a, b)| format!("{a}.{b}"));
-        return Err(Refusal::QemuTooOld { program, found: text(version), needed: text(OLDEST) });
+    let qemu = Qemu { program, version };
+    qemu.at_least(OLDEST)?;
+    Ok(qemu)
+}
+
+impl Qemu {
+    /// Refuses an older one.
+    ///
+    /// # Errors
+    /// [`Refusal::QemuTooOld`].
+    pub fn at_least(&self, needed: (u32, u32)) -> Result<(), Refusal> {
+        if self.version >= needed {
+            return Ok(());
+        }
+        let program = self.program.display().to_string();
+        Err(Refusal::QemuTooOld { program, found: version(self.version), needed: version(needed) })
     }
-    Ok(Qemu { program, version })
+}
+
+/// `7.2`.
+pub(crate) fn version((major, minor): (u32, u32)) -> String {
+    format!("{major}.{minor}")
 }
 
 /// Reads `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)`.
@@ -279,6 +389,7 @@ mod tests {
             mac: Mac([0x52, 0x54, 0, 1, 2, 3]),
             serial: "n1".into(),
             rtc: Rtc::Host,
+            board: None,
             boot: BootConfig::Flash { code: "/fw/code,1.fd".into(), vars: "/lab/vars.fd".into() },
             sockets: Sockets {
                 disk: "/r/0.disk".into(),
@@ -286,6 +397,16 @@ mod tests {
                 console: "/r/0.con".into(),
                 control: "/r/0.qmp".into(),
             },
+        }
+    }
+
+    fn kernel(cmdline: &str, pi: bool) -> BootConfig {
+        BootConfig::Kernel {
+            kernel: "/k".into(),
+            initrd: Some("/i".into()),
+            cmdline: cmdline.into(),
+            device_tree: pi.then(|| "/t".into()),
+            choose_at_reset: pi,
         }
     }
 
@@ -314,8 +435,8 @@ mod tests {
 -device virtio-rng-pci,rng=rng
 -device i6300esb
 -action watchdog=reset
--chardev socket,id=console,path=/r/0.con
 -serial chardev:console
+-chardev socket,id=console,path=/r/0.con
 -chardev socket,id=control,path=/r/0.qmp
 -mon chardev=control,mode=control
 -display none
@@ -326,8 +447,7 @@ mod tests {
 
     #[test]
     fn what_differs_on_arm64_with_a_kernel_and_a_dead_clock() {
-        let kernel =
-            BootConfig::Kernel { kernel: "/k".into(), initrd: Some("/i".into()), cmdline: "a b".into() };
+        let kernel = kernel("a b", false);
         let config = MachineConfig { rtc: Rtc::At(0), boot: kernel, ..config(Arch::Arm64, Accel::Tcg) };
         let text = lines(&config);
         for line in [
@@ -340,6 +460,48 @@ mod tests {
             assert!(text.contains(line), "{line} is not in {text}");
         }
         assert!(!text.contains("pflash"));
+    }
+
+    #[test]
+    fn raspberry_boards() {
+        let of = |board, cmdline| {
+            let boot = kernel(cmdline, true);
+            lines(&MachineConfig { board: Some(board), boot, ..config(Arch::Arm64, Accel::Tcg) })
+        };
+        assert_eq!(
+            of(PiBoard::Pi3, "console=tty0 console=ttyS1,115200"),
+            "-name guest=n1
+-machine raspi3b
+-accel tcg,thread=multi
+-kernel /k
+-initrd /i
+-append console=tty0 console=ttyS1,115200
+-dtb /t
+-action reboot=shutdown
+-drive if=sd,format=raw,cache=writethrough,file.driver=nbd,file.server.type=unix,file.server.path=/r/0.disk
+-netdev stream,id=net,server=off,addr.type=unix,addr.path=/r/0.net
+-device usb-net,netdev=net,mac=52:54:00:01:02:03
+-serial null
+-serial chardev:console
+-chardev socket,id=console,path=/r/0.con
+-chardev socket,id=control,path=/r/0.qmp
+-mon chardev=control,mode=control
+-display none
+-nodefaults
+-no-user-config"
+        );
+        let four = of(PiBoard::Pi4, "console=ttyAMA0 console=tty0");
+        assert!(
+            four.contains("-machine raspi4b\n") && !four.contains("usb-net") && !four.contains("null"),
+            "{four}"
+        );
+        let virt = config(Arch::Arm64, Accel::Tcg);
+        let dump = dump_tree_arguments(&virt, Path::new("/d/t,1")).join(" ");
+        assert_eq!(
+            dump,
+            "-machine virt,gic-version=max,dumpdtb=/d/t,,1 -accel tcg -cpu cortex-a72 -smp 2 -m 3072M -display none \
+             -nodefaults -no-user-config"
+        );
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct LabMachine {
     pub address: Ipv4Addr,
     /// The stated MAC; `None` derives one from the name ([`Mac::derived`]).
     pub mac: Option<Mac>,
-    /// Memory in MiB; [`LabMachine::CONTROL_PLANE_MIB`] and [`LabMachine::WORKER_MIB`] are the usual values.
+    /// Memory in MiB, but for emulated boards, which have their own; [`LabMachine::CONTROL_PLANE_MIB`] and [`LabMachine::WORKER_MIB`] are the usual values.
     pub memory_mib: u32,
     /// Virtual processors.
     pub cpus: u32,
@@ -165,6 +165,74 @@ pub enum Boot {
         /// Kernel command line.
         cmdline: String,
     },
+    /// The lab plays the firmware of a Raspberry Pi: at every power-on and every reset it reads the machine's own disk
+    /// as that firmware does ([`bramble_disk::firmware::pi`]) and hands over the kernel, device tree, initramfs and
+    /// command line that it finds.
+    PiFirmware {
+        /// Which board's firmware.
+        board: PiBoard,
+        /// What QEMU emulates.
+        #[serde(default)]
+        hardware: PiHardware,
+        /// Build date of the boot loader, `2025-08-20`; `None` is a recent one.
+        #[serde(default)]
+        bootloader: Option<String>,
+    },
+}
+
+impl Boot {
+    /// Whether the lab chooses what to start, and so again when the guest resets.
+    pub(crate) fn is_chosen_at_reset(&self) -> bool {
+        matches!(self, Boot::PiFirmware { .. })
+    }
+}
+
+/// A Raspberry Pi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PiBoard {
+    /// Raspberry Pi 3B.
+    Pi3,
+    /// Raspberry Pi 4B.
+    Pi4,
+    /// Raspberry Pi 5. QEMU has no such board.
+    Pi5,
+}
+
+/// What QEMU emulates for a Raspberry Pi.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PiHardware {
+    /// The board where QEMU has it (`raspi3b`, `raspi4b`), else [`PiHardware::Virt`]. The board's own memory and
+    /// processors, whatever the machine's description says; the disk is a card; a Pi 4 has no network there.
+    #[default]
+    Board,
+    /// QEMU's `virt` with the machine's memory, processors, disk and network. The device tree is QEMU's, and the console
+    /// of the command line is replaced by the one that `virt` has.
+    Virt,
+}
+
+impl PiBoard {
+    /// QEMU's name of the board.
+    pub fn qemu_machine(self) -> Option<&'static str> {
+        match self {
+            PiBoard::Pi3 => Some("raspi3b"),
+            PiBoard::Pi4 => Some("raspi4b"),
+            PiBoard::Pi5 => None,
+        }
+    }
+}
+
+impl LabMachine {
+    /// The emulated board, if it is one.
+    pub(crate) fn emulated_board(&self) -> Option<PiBoard> {
+        match self.boot {
+            Boot::PiFirmware { board, hardware: PiHardware::Board, .. } => {
+                board.qemu_machine().map(|_| board)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// How guest instructions are run.
@@ -316,6 +384,7 @@ impl LabSpec {
                 return bad(format!("{name}: a disk's serial number cannot hold a comma"));
             }
             check_segments(m)?;
+            check_pi(m)?;
             if m.boot == Boot::Firmware && !self.firmware.contains_key(&m.arch) {
                 return Err(Refusal::NoFirmware { arch: m.arch });
             }
@@ -331,6 +400,26 @@ impl LabSpec {
         }
         Ok(())
     }
+}
+
+fn check_pi(m: &LabMachine) -> Result<(), Refusal> {
+    let Boot::PiFirmware { bootloader, .. } = &m.boot else { return Ok(()) };
+    let bad = |what: String| Err(Refusal::BadSpec { what: format!("{}: {what}", m.name) });
+    if m.arch != Arch::Arm64 {
+        return bad(format!("a Raspberry Pi is an arm64 machine, not {}", m.arch));
+    }
+    if let Some(Err(error)) = bootloader.as_deref().map(str::parse::<bramble_disk::firmware::pi::Date>) {
+        return bad(error.to_string());
+    }
+    // QEMU, hw/sd/sd.c: "Invalid SD card size" for anything else.
+    if m.emulated_board().is_some() && !m.disk_size.is_power_of_two() {
+        let next = m.disk_size.next_power_of_two();
+        return bad(format!(
+            "an emulated card of {} bytes; it must be a power of two, such as {next}",
+            m.disk_size
+        ));
+    }
+    Ok(())
 }
 
 fn check_segments(m: &LabMachine) -> Result<(), Refusal> {

@@ -3,7 +3,8 @@
 //! What a test needs beyond QEMU is looked for in the usual places, or where these variables say; a test whose
 //! needs are not met is reported and counted as skipped, with the reason:
 //! `BRAMBLE_TEST_OVMF` (directory of OVMF_CODE_4M.fd), `BRAMBLE_TEST_AAVMF` (directory of AAVMF_CODE.fd),
-//! `BRAMBLE_TEST_GUEST` (what guest/make.sh made), `BRAMBLE_TEST_QEMU_IO` (the program).
+//! `BRAMBLE_TEST_GUEST` (what guest/make.sh made), `BRAMBLE_TEST_QEMU_IO` (the program), `BRAMBLE_TEST_PI` (what
+//! guest/make-pi.sh made), `BRAMBLE_TEST_QEMU_ARM64` (another qemu-system-aarch64: raspi4b came with QEMU 9.0).
 
 #![expect(clippy::print_stderr, reason = "a test program of its own reports by itself")]
 
@@ -36,6 +37,10 @@ const TESTS: &[Test] = &[
     ("a_guest_sees_its_disk_network_and_clock", guest),
     ("a_power_cut_at_a_marker", cuts),
     ("a_connection_reaches_a_guest", forward),
+    ("a_card_without_anything_to_boot_is_refused_with_the_reason", pi_refusals),
+    ("raspi3b_starts_what_its_card_says_and_chooses_again_at_a_reset", pi3),
+    ("raspi4b_starts_what_its_card_says", pi4),
+    ("a_pi_5_starts_its_own_kernel_on_virt_and_tries_the_other_slot", pi5),
 ];
 
 fn main() -> ExitCode {
@@ -541,5 +546,182 @@ fn forward() -> Outcome {
     let off = LabEvent::State { machine: "n1".into(), state: MachineState::Off };
     assert!(events.iter().any(|event| event == off));
     thread.join().unwrap().unwrap();
+    Ok(())
+}
+
+/// Which kernel and initramfs: what guest/make-pi.sh made.
+fn pi_files() -> Result<PathBuf, Lacking> {
+    place("BRAMBLE_TEST_PI", "/nonexistent", "vmlinuz")
+}
+
+fn pi_qemu() -> Result<BTreeMap<Arch, PathBuf>, Lacking> {
+    let other = std::env::var_os("BRAMBLE_TEST_QEMU_ARM64").map(PathBuf::from);
+    qemu::find(Arch::Arm64, other.as_deref()).map_err(|e| Lacking(e.to_string()))?;
+    Ok(other.map(|program| (Arch::Arm64, program)).into_iter().collect())
+}
+
+const MIB: u64 = 1 << 20;
+
+/// A card of our layout's shape: a selector and two slots, each with a kernel and its own command line. Also the place of
+/// the digit that commits a slot.
+fn card(dir: &Path, files: &Path) -> (Vec<BaseSegment>, u64) {
+    use bramble_fat::{Entry, FatType, Options, Volume};
+    use bramble_partition::mbr;
+    let read = |name: &str| std::fs::read(files.join(name)).unwrap();
+    let (kernel, initrd) = (read("vmlinuz"), read("initrd"));
+    let trees = ["bcm2837-rpi-3-b.dtb", "bcm2711-rpi-4-b.dtb", "bcm2712-rpi-5-b.dtb"];
+    let trees: Vec<(&str, Vec<u8>)> = trees.iter().map(|name| (*name, read(name))).collect();
+    let config = "arm_64bit=1\nupstream_kernel=1\nkernel=vmlinuz\ninitramfs initrd followkernel\n";
+    let autoboot = "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n";
+    let slot = |name: &str| format!("console=ttyS1,115200 panic=10 loglevel=4 slot={name}\n");
+    let (a, b) = (slot("a"), slot("b"));
+    let selector = [
+        Entry::file("bootcode.bin", b"code"),
+        Entry::file("autoboot.txt", autoboot.as_bytes()).alone_in(512),
+    ];
+    let of = |cmdline: &'static str| -> Vec<Entry<'_>> {
+        let mut entries = vec![
+            Entry::file("start.elf", b"\x7fELF"),
+            Entry::file("fixup.dat", b"f"),
+            Entry::file("start4.elf", b"\x7fELF"),
+            Entry::file("fixup4.dat", b"f"),
+            Entry::file("config.txt", config.as_bytes()),
+            Entry::file("cmdline.txt", cmdline.as_bytes()),
+            Entry::file("vmlinuz", &kernel),
+            Entry::file("initrd", &initrd),
+        ];
+        entries.extend(trees.iter().map(|(name, content)| Entry::file(name, content)));
+        entries
+    };
+    let volumes = [
+        (FatType::Fat16, 1, 8 * MIB, selector.to_vec()),
+        (FatType::Fat32, 9, 96 * MIB, of(String::leak(a))),
+        (FatType::Fat32, 105, 96 * MIB, of(String::leak(b))),
+    ];
+    let mut segments = Vec::new();
+    let mut partitions = Vec::new();
+    let mut digit = 0;
+    for (index, (fat_type, start, size, entries)) in volumes.into_iter().enumerate() {
+        let (number, start) = (index as u8 + 1, start * MIB);
+        partitions.push(mbr::Partition { number, kind: 0x0c, bootable: false, start, size });
+        let path = dir.join(format!("p{number}"));
+        let options = Options { size, sectors_per_cluster: 1, ..Options::new(fat_type) };
+        let mut file = std::fs::File::create(&path).unwrap();
+        let volume = Volume::plan(&entries, &options).unwrap();
+        volume.write_to(&mut file).unwrap();
+        if let Some(hot) = volume.extent("autoboot.txt") {
+            let key = "boot_partition=";
+            digit = start + hot.offset + (autoboot.find(key).unwrap() + key.len()) as u64;
+        }
+        segments.push(BaseSegment { start, length: size, path, offset: 0 });
+    }
+    let table = mbr::Table { signature: 7, partitions };
+    for write in table.writes(256 * MIB).unwrap() {
+        let path = dir.join(format!("table-{}", write.offset));
+        std::fs::write(&path, &write.bytes).unwrap();
+        segments.push(BaseSegment { start: write.offset, length: 512, path, offset: 0 });
+    }
+    (segments, digit)
+}
+
+fn pi_machine(board: PiBoard, hardware: PiHardware, base: Vec<BaseSegment>) -> LabMachine {
+    let boot = Boot::PiFirmware { board, hardware, bootloader: None };
+    LabMachine { arch: Arch::Arm64, memory_mib: 512, disk_size: 256 * MIB, base, boot, ..machine("pi", 11) }
+}
+
+fn pi_refusals() -> Outcome {
+    let qemu = pi_qemu()?;
+    let lab = TestLab::new();
+    let empty = pi_machine(PiBoard::Pi5, PiHardware::Board, vec![]);
+    let with = |machine: LabMachine| LabSpec { qemu: qemu.clone(), ..spec(vec![machine], BTreeMap::new()) };
+    let Refusal::NoBoot { machine, why } = refusal(lab.start(&with(empty.clone()))) else { panic!() };
+    assert_eq!(
+        (machine.as_str(), why.as_str()),
+        ("pi", "the disk has no partition table that this board reads")
+    );
+    assert_eq!(state(&lab, "pi"), MachineState::Off);
+    let log = std::fs::read_to_string(lab.log_path("pi")).unwrap();
+    assert!(log.contains("firmware: Raspberry Pi 5, boot loader of "), "{log}");
+    let bad = |change: &dyn Fn(&mut LabMachine)| {
+        let mut machine = pi_machine(PiBoard::Pi3, PiHardware::Board, vec![]);
+        change(&mut machine);
+        let Refusal::BadSpec { what } = refusal(lab.start(&with(machine))) else { panic!() };
+        what
+    };
+    assert!(bad(&|m| m.disk_size = 200 * MIB).ends_with("a power of two, such as 268435456"));
+    assert!(bad(&|m| m.arch = Arch::Amd64).contains("is an arm64 machine"));
+    let (board, hardware) = (PiBoard::Pi3, PiHardware::Virt);
+    let dated = Boot::PiFirmware { board, hardware, bootloader: Some("yesterday".into()) };
+    assert!(bad(&|m| m.boot = dated.clone()).contains("is not a day"));
+    Ok(())
+}
+
+fn pi3() -> Outcome {
+    let (qemu, files) = (pi_qemu()?, pi_files()?);
+    let lab = TestLab::new();
+    let (base, digit) = card(lab.dir.path(), &files);
+    let machine = pi_machine(PiBoard::Pi3, PiHardware::Board, base);
+    lab.start(&LabSpec { qemu, ..spec(vec![machine], BTreeMap::new()) }).unwrap();
+    let mut pi = Guest::of(&lab, "pi");
+    let model = "tr -d '\\0' < /proc/device-tree/model; echo";
+    assert_eq!(pi.run(model), "Raspberry Pi 3 Model B");
+    assert!(pi.run("cat /proc/cmdline").ends_with("slot=a"));
+    let bootloader = "hexdump -e '4/1 \"%02x\"' /proc/device-tree/chosen/bootloader/";
+    assert_eq!(pi.run(&format!("{bootloader}partition")), "00000002");
+    assert_eq!(pi.run(&format!("{bootloader}tryboot")), "00000000");
+    assert_eq!(pi.run("cat /sys/block/mmcblk0/size"), "524288");
+    // The guest commits the other slot, as an update does: one sector. The firmware looks again at the reset.
+    pi.run(&format!("printf 3 | dd of=/dev/mmcblk0 bs=1 seek={digit} conv=notrunc,fsync 2>/dev/null"));
+    writeln!(pi.console, "echo b > /proc/sysrq-trigger").unwrap();
+    lab.wait_console("pi", "autoboot.txt says 3", LONG).unwrap();
+    let line = lab.wait_console("pi", "slot=b", LONG).unwrap();
+    eprintln!("after its reset the Pi 3 says {line:?}");
+    lab.wait_console("pi", "bramble-stage: initramfs", LONG).unwrap();
+    Ok(())
+}
+
+fn pi4() -> Outcome {
+    let (qemu, files) = (pi_qemu()?, pi_files()?);
+    let found = qemu::find(Arch::Arm64, qemu.get(&Arch::Arm64).map(PathBuf::as_path)).unwrap();
+    if let Err(refusal) = found.at_least(qemu::RASPI4B) {
+        let hint = refusal.hint().unwrap_or_default();
+        return Err(Lacking(format!("{refusal}; {hint}")));
+    }
+    let lab = TestLab::new();
+    let (base, _) = card(lab.dir.path(), &files);
+    let machine = pi_machine(PiBoard::Pi4, PiHardware::Board, base);
+    lab.start(&LabSpec { qemu, ..spec(vec![machine], BTreeMap::new()) }).unwrap();
+    let mut pi = Guest::of(&lab, "pi");
+    let model = "tr -d '\\0' < /proc/device-tree/model; echo";
+    assert_eq!(pi.run(model), "Raspberry Pi 4 Model B");
+    assert!(pi.run("cat /proc/cmdline").ends_with("slot=a"));
+    assert_eq!(pi.run("cat /sys/block/mmcblk*/size | head -n 1"), "524288");
+    Ok(())
+}
+
+fn pi5() -> Outcome {
+    let (qemu, files) = (pi_qemu()?, pi_files()?);
+    let lab = TestLab::new();
+    let (base, _) = card(lab.dir.path(), &files);
+    let machine = pi_machine(PiBoard::Pi5, PiHardware::Board, base);
+    lab.start(&LabSpec { qemu, ..spec(vec![machine], BTreeMap::new()) }).unwrap();
+    lab.wait_console("pi", "those of QEMU's `virt`", LONG).unwrap();
+    let mut pi = Guest::of(&lab, "pi");
+    assert!(pi.run("cat /proc/cmdline").ends_with("slot=a"));
+    // The stand-in for the firmware's one-shot flag: the other slot once, then the first again.
+    writeln!(pi.console, "echo bramble-lab: reboot 0 'tryboot'; echo b > /proc/sysrq-trigger").unwrap();
+    lab.wait_console("pi", "autoboot.txt says 3 in a trial", LONG).unwrap();
+    let mut pi = Guest::of(&lab, "pi");
+    assert!(pi.run("cat /proc/cmdline").ends_with("slot=b"));
+    let tryboot = pi.run("hexdump -e '4/1 \"%02x\"' /proc/device-tree/chosen/bootloader/tryboot");
+    assert_eq!(tryboot, "00000001");
+    writeln!(pi.console, "echo b > /proc/sysrq-trigger").unwrap();
+    lab.wait_console("pi", "autoboot.txt says 2", LONG).unwrap();
+    // A power cut forgets what was asked.
+    let mut pi = Guest::of(&lab, "pi");
+    pi.run("echo bramble-lab: reboot 0 'tryboot'");
+    lab.cut("pi", 1).unwrap();
+    lab.power_on("pi").unwrap();
+    lab.wait_console("pi", "autoboot.txt says 2", LONG).unwrap();
     Ok(())
 }

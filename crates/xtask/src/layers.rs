@@ -26,7 +26,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-secrets",
         ],
     ),
-    ("bramble-disk", 2, &["bramble-fat", "bramble-partition"]),
+    ("bramble-disk", 2, &["bramble-api", "bramble-effects", "bramble-fat", "bramble-partition"]),
     ("bramble-kube", 2, &["bramble-api"]),
     (
         "bramble-exec",
@@ -42,7 +42,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-kube",
         ],
     ),
-    ("bramble-lab", 3, &["bramble-api"]),
+    ("bramble-lab", 3, &["bramble-api", "bramble-disk"]),
     ("bramble-console", 3, &["bramble-api", "bramble-spec"]),
     (
         "bramble",
@@ -54,6 +54,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-effects",
             "bramble-secrets",
             "bramble-debian",
+            "bramble-disk",
             "bramble-exec",
             "bramble-lab",
             "bramble-console",

@@ -118,6 +118,19 @@ impl Console {
         Ok(())
     }
 
+    /// Puts lines of the lab's own into the log, as the firmware of a board prints on its serial port.
+    pub(super) fn say(&self, text: &str) {
+        let lines = text.lines().map(|line| format!("firmware: {line}\r\n"));
+        self.feed(lines.collect::<String>().as_bytes());
+    }
+
+    /// The last line of the present boot that contains the marker.
+    pub(super) fn last(&self, marker: &str) -> Option<String> {
+        let state = self.lock();
+        let bytes = state.read_log(state.boot).ok()?;
+        bytes.rsplit(|b| *b == b'\n').map(clean).find(|line| line.contains(marker))
+    }
+
     /// The machine is off: everyone who waits for it hears so.
     pub(super) fn close(&self) {
         let mut state = self.lock();

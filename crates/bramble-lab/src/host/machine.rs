@@ -2,8 +2,11 @@
 //!
 //! A power-on makes four sockets, a thread for each, and a QEMU that connects to all of them. One more thread waits
 //! for QEMU's end, whatever brings it about, and then does in this order: joins the four threads, so that the last
-//! write is in; lets the disk keep or lose its cache; says that the machine is off.
+//! write is in; lets the disk keep or lose its cache; says that the machine is off. A Raspberry Pi that resets ends its
+//! QEMU too: its disk stays as it is, with its cache, the firmware that the lab plays looks at it again, and a new QEMU
+//! goes on.
 
+use bramble_disk::firmware::pi::BootFlags;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -26,10 +29,10 @@ use crate::error::{Refusal, is_full};
 use crate::layout::{Layout, replace, tail};
 use crate::process::ProcessId;
 use crate::qemu::{self, Accel, BootConfig, Computer, MachineConfig, Sockets};
-use crate::spec::{AccelChoice, BaseSegment, Boot, Firmware, LabMachine};
+use crate::spec::{AccelChoice, BaseSegment, Boot, Firmware, LabMachine, PiBoard};
 use crate::switch::{self, Switch};
 use crate::wire::{CutPoint, CutReport, LabEvent, MachineState, MachineStatus};
-use crate::{firmware, nbd};
+use crate::{firmware, nbd, raspberry};
 
 /// From start to "set up" QEMU takes 0.1 to 0.5 s; a computer that is busy or swaps may take many times that.
 const SET_UP: Duration = Duration::from_secs(60);
@@ -59,7 +62,8 @@ pub(super) struct Commons {
 
 impl Commons {
     fn accel(&self, design: &Design) -> Accel {
-        if self.no_hypervisor.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        let no_hypervisor = self.no_hypervisor.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if no_hypervisor || design.machine.emulated_board().is_some() {
             return Accel::Tcg;
         }
         self.computer.accel(design.accel, design.machine.arch)
@@ -68,11 +72,11 @@ impl Commons {
 
 /// A machine of the lab.
 pub(super) struct Machine {
-    name: String,
+    pub(super) name: String,
     /// Names its sockets, which have little room.
     number: usize,
-    commons: Arc<Commons>,
-    console: Arc<Console>,
+    pub(super) commons: Arc<Commons>,
+    pub(super) console: Arc<Console>,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -103,6 +107,8 @@ struct Running {
     paused: bool,
     /// The last thing this computer refused the disk.
     trouble: Option<String>,
+    /// QEMU ends because the guest reset, and another follows.
+    resetting: bool,
     ending: Ending,
 }
 
@@ -115,6 +121,12 @@ enum Ending {
     Killed,
     /// A power cut with this seed.
     Cut(u64),
+}
+
+/// What outlives a reset.
+struct Reset {
+    disk: Arc<Disk>,
+    flags: BootFlags,
 }
 
 impl Machine {
@@ -138,7 +150,7 @@ impl Machine {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(super) fn dir(&self) -> PathBuf {
         self.commons.layout.machine(&self.name)
     }
 
@@ -221,9 +233,9 @@ impl Machine {
     /// A hypervisor can be there and refuse to work: inside another virtual machine, or taken by another program.
     /// QEMU then ends at once, and emulation is tried; only when that works was it the hypervisor's fault.
     fn start_somehow(self: &Arc<Machine>, design: Design, accel: Accel) -> Result<(), Refusal> {
-        match self.start(design.clone(), accel) {
+        match self.start(design.clone(), accel, None) {
             Err(Refusal::QemuFailed { last_words, .. }) if accel != Accel::Tcg => {
-                self.start(design, Accel::Tcg)?;
+                self.start(design, Accel::Tcg, None)?;
                 let mut trouble = self.commons.no_hypervisor.lock().unwrap_or_else(PoisonError::into_inner);
                 *trouble = Some(last_words);
                 Ok(())
@@ -232,16 +244,25 @@ impl Machine {
         }
     }
 
-    fn start(self: &Arc<Machine>, design: Design, accel: Accel) -> Result<(), Refusal> {
+    /// After a reset the disk and what the guest asked of the next boot are handed on.
+    fn start(self: &Arc<Machine>, design: Design, accel: Accel, reset: Option<Reset>) -> Result<(), Refusal> {
         let (name, dir, commons) = (&self.name, self.dir(), &self.commons);
         let arch = design.machine.arch;
         let qemu = qemu::find(arch, design.qemu.as_deref())?;
-        let boot = self.boot_config(&design)?;
-        let record = DiskRecord::read(&dir)?.ok_or_else(|| {
-            let gone = io::Error::from(io::ErrorKind::NotFound);
-            Refusal::io("open", &dir.join("disk.json"), &gone)
-        })?;
-        let disk = Arc::new(Disk::open(name, &dir, &record)?);
+        if design.machine.emulated_board() == Some(PiBoard::Pi4) {
+            qemu.at_least(qemu::RASPI4B)?;
+        }
+        let flags = reset.as_ref().map(|reset| reset.flags).unwrap_or_default();
+        let disk = match reset {
+            Some(reset) => reset.disk,
+            None => {
+                let record = DiskRecord::read(&dir)?.ok_or_else(|| {
+                    let gone = io::Error::from(io::ErrorKind::NotFound);
+                    Refusal::io("open", &dir.join("disk.json"), &gone)
+                })?;
+                Arc::new(Disk::open(name, &dir, &record)?)
+            }
+        };
         let socket = |kind: &str| commons.runtime.join(format!("{}.{kind}", self.number));
         let sockets = Sockets {
             disk: socket("disk"),
@@ -249,7 +270,9 @@ impl Machine {
             console: socket("con"),
             control: socket("qmp"),
         };
-        let config = MachineConfig {
+        let log_path = commons.layout.console_log(name);
+        self.console.open().map_err(|e| Refusal::io("write", &log_path, &e))?;
+        let mut config = MachineConfig {
             name: name.clone(),
             arch,
             accel,
@@ -258,11 +281,12 @@ impl Machine {
             mac: design.machine.effective_mac(),
             serial: design.machine.effective_serial().to_string(),
             rtc: design.machine.rtc,
-            boot,
+            board: design.machine.emulated_board(),
+            // Replaced below: what a disk says to boot depends on the machine.
+            boot: BootConfig::none(),
             sockets: sockets.clone(),
         };
-        let log_path = commons.layout.console_log(name);
-        self.console.open().map_err(|e| Refusal::io("write", &log_path, &e))?;
+        config.boot = self.boot_config(&design, &disk, flags, &config, &qemu)?;
 
         let listeners = [&sockets.disk, &sockets.net, &sockets.console, &sockets.control].map(|p| listen(p));
         let [disk_socket, net, console, control] = listeners;
@@ -328,6 +352,7 @@ impl Machine {
             design,
             paused: false,
             trouble: None,
+            resetting: false,
             ending: Ending::Own,
         };
         self.lock().power = Power::On(Box::new(running));
@@ -339,22 +364,6 @@ impl Machine {
             .spawn(move || me.await_end(child, &wake, threads))
             .map_err(|e| Refusal::io("watch", &qemu.program, &e))?;
         Ok(())
-    }
-
-    fn boot_config(&self, design: &Design) -> Result<BootConfig, Refusal> {
-        let arch = design.machine.arch;
-        Ok(match &design.machine.boot {
-            Boot::Firmware => {
-                let image = design.firmware.as_ref().ok_or(Refusal::NoFirmware { arch })?;
-                let code = firmware::code(&self.commons.layout.firmware(), arch, image)?;
-                BootConfig::Flash { code, vars: self.commons.layout.vars(&self.name) }
-            }
-            Boot::Kernel { kernel, initrd, cmdline } => BootConfig::Kernel {
-                kernel: kernel.clone(),
-                initrd: initrd.clone(),
-                cmdline: cmdline.clone(),
-            },
-        })
     }
 
     /// Serves the first connection of a socket in a thread.
@@ -417,12 +426,27 @@ impl Machine {
     }
 
     /// The machine's last thread: see the module's head.
-    fn await_end(&self, mut child: Child, sockets: &[PathBuf], threads: Vec<JoinHandle<io::Result<()>>>) {
+    fn await_end(
+        self: &Arc<Machine>,
+        mut child: Child,
+        sockets: &[PathBuf],
+        threads: Vec<JoinHandle<io::Result<()>>>,
+    ) {
         let status = child.wait();
         finish(sockets, threads);
         let mut inner = self.lock();
         let Power::On(running) = std::mem::replace(&mut inner.power, Power::Busy) else { return };
+        let design = inner.design.clone();
         drop(inner);
+        let mut no_boot = None;
+        if running.resetting && matches!(running.ending, Ending::Own) {
+            let line = self.console.last(raspberry::REBOOT_MARKER).unwrap_or_default();
+            let reset = Reset { disk: Arc::clone(&running.disk), flags: raspberry::flags(&line) };
+            match self.start(design, running.accel, Some(reset)) {
+                Ok(()) => return,
+                Err(refusal) => no_boot = Some(refusal.to_string()),
+            }
+        }
         let (cut, settled) = match running.ending {
             Ending::Cut(seed) => match running.disk.settle(seed) {
                 Ok(report) => (Some(report), Ok(())),
@@ -435,6 +459,7 @@ impl Machine {
                 Some("no room left: what the machine had not made durable is lost".to_string())
             }
             (Err(error), _, _) => Some(format!("its last writes could not be kept: {error}")),
+            (Ok(()), _, _) if no_boot.is_some() => no_boot,
             (Ok(()), Ending::Own, Ok(status)) if !status.success() => {
                 let how =
                     status.signal().map_or_else(|| status.to_string(), |s| format!("killed by signal {s}"));
@@ -478,6 +503,10 @@ impl Machine {
         let state = {
             let mut inner = self.lock();
             let Power::On(running) = &mut inner.power else { return };
+            if *notice == Notice::EndsForReset {
+                running.resetting = running.design.machine.boot.is_chosen_at_reset();
+                return;
+            }
             running.paused = *notice == Notice::Stopped;
             if !running.paused {
                 running.trouble = None;

@@ -3,6 +3,7 @@
 //! It serves clients at a unix socket, one request a connection ([`crate::wire`]), and ends when it is told to.
 //! When it dies otherwise its machines die with it, and the next host goes on from their disks.
 
+mod boot;
 mod console;
 mod hub;
 mod machine;

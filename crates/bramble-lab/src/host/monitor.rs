@@ -16,6 +16,8 @@ pub(super) enum Notice {
     Resumed,
     /// It was reset.
     Reset,
+    /// QEMU is about to end because of a reset: what starts the machine is to be chosen anew.
+    EndsForReset,
 }
 
 /// What QEMU is told.
@@ -75,6 +77,11 @@ fn read(message: &Value) -> Option<Notice> {
         "STOP" => Some(Notice::Stopped),
         "RESUME" => Some(Notice::Resumed),
         "RESET" => Some(Notice::Reset),
+        // qemu, qapi/run-state.json, ShutdownCause: `guest-reset`, and the watchdog's among `...-reset`.
+        "SHUTDOWN" => {
+            let reason = message.get("data")?.get("reason")?.as_str()?;
+            reason.ends_with("-reset").then_some(Notice::EndsForReset)
+        }
         _ => None,
     }
 }
@@ -91,11 +98,18 @@ mod tests {
             .unwrap();
         qemu.write_all(b"{\"event\": \"RESET\", \"data\": {\"guest\": true}}\n{\"event\": \"STOP\"}\n")
             .unwrap();
+        for reason in ["guest-shutdown", "guest-reset"] {
+            let data = format!("{{\"guest\": true, \"reason\": \"{reason}\"}}");
+            writeln!(qemu, "{{\"event\": \"SHUTDOWN\", \"data\": {data}}}").unwrap();
+        }
         qemu.shutdown(std::net::Shutdown::Write).unwrap();
         let seen = Mutex::new(Vec::new());
         let monitor = Monitor::default();
         monitor.serve(near, &|notice| seen.lock().unwrap().push(notice)).unwrap();
-        assert_eq!(*seen.lock().unwrap(), [Notice::Ready, Notice::Reset, Notice::Stopped]);
+        assert_eq!(
+            *seen.lock().unwrap(),
+            [Notice::Ready, Notice::Reset, Notice::Stopped, Notice::EndsForReset]
+        );
         let mut text = String::new();
         qemu.read_to_string(&mut text).unwrap();
         assert_eq!(text, "{\"execute\":\"qmp_capabilities\",\"id\":\"ready\"}\n");
