@@ -116,6 +116,9 @@ impl Builder<'_> {
         if !identity.kubernetes.is_empty() {
             return Ok(Outcome::Unchanged);
         }
+        if self.is_k3s() {
+            return self.issue_k3s_identity(vault, &node);
+        }
         let now = self.clock.now();
         let cluster = self.cluster.metadata.name.to_string();
         let authorities = vault.authorities(&cluster, now)?;
@@ -172,9 +175,15 @@ impl Builder<'_> {
             manifests: manifests::first(&settings),
             trusted_cas: self.trusted_cas()?,
         };
-        let identity = self.identity(node)?;
+        let mut identity = self.identity(node)?;
+        if self.is_k3s() {
+            identity.kubernetes.extend(self.k3s_registries()?);
+        }
         let document = bramble_plan::document(self.cluster, node, &self.lock(), &identity, &edition)
             .map_err(|e| Failure::user(format!("cannot render the document of {}", node.name)).source(e))?;
+        if self.is_k3s() {
+            self.check_k3s(&document)?;
+        }
         serde_json::to_vec(&document)
             .map(SecretBytes::new)
             .map_err(|_| Failure::bug(format!("the document of {} cannot be written", node.name)))

@@ -1,6 +1,7 @@
 //! The hands that build: each performs the steps of one kind, and looks first whether the result is there.
 
 mod image;
+mod k3s;
 mod packages;
 mod programs;
 mod release;

@@ -1,6 +1,6 @@
 //! Kubernetes' programs: fetched or built, and put where the units expect them.
 
-use super::Builder;
+use super::{Builder, k3s};
 use crate::project::Project;
 use bramble_api::event::{Outcome, Unit};
 use bramble_api::lock::{Lock, LockedProgram};
@@ -15,9 +15,12 @@ use std::path::PathBuf;
 
 /// The programs of one architecture as files in the cache, and the images made of them.
 pub(super) struct ProgramFiles {
+    arch: Arch,
     programs: Vec<Program>,
     /// Container images that every machine carries, and their file names.
     pub(super) images: Vec<(oci::Archive, &'static str)>,
+    /// Archives of images that the file names; only k3s has them.
+    named: Vec<k3s::ImageFile>,
 }
 
 /// A program as the lock keeps it.
@@ -34,11 +37,22 @@ fn locked(program: &Program) -> LockedProgram {
 impl ProgramFiles {
     /// What they are, as in the lock.
     pub(super) fn list(&self) -> Vec<LockedProgram> {
-        self.programs.iter().map(locked).collect()
+        let version = self.programs.first().map_or("", |program| program.version.as_str());
+        self.programs.iter().map(locked).chain(self.named.iter().map(|image| image.locked(version))).collect()
     }
 
     /// The files of the root that hold them.
     pub(super) fn placed(&self) -> Result<Vec<ExtraFile>, Failure> {
+        if let [release] = self.programs.as_slice()
+            && release.name == "k3s"
+        {
+            let own = self
+                .images
+                .iter()
+                .map(|(archive, name)| k3s::ImageFile::new(name, archive.bytes.clone().into()));
+            let images: Vec<k3s::ImageFile> = own.chain(self.named.iter().cloned()).collect();
+            return k3s::placed(release, self.arch, &images);
+        }
         let mut extra = Vec::new();
         for placed in programs::place(&self.programs) {
             extra.push(match placed {
@@ -102,6 +116,9 @@ impl Builder<'_> {
         before: Option<&[LockedProgram]>,
         context: &Context<'_>,
     ) -> Result<Vec<Program>, Failure> {
+        if self.is_k3s() {
+            return Ok(vec![self.k3s_program(arch, version, before, context)?]);
+        }
         let mut sources = self.program_sources();
         let word = before.and_then(|list| list.first()).map(|p| p.source.clone());
         if let Some(word) = word
@@ -140,7 +157,8 @@ impl Builder<'_> {
         let programs = self.programs(arch, &version, before.as_deref(), context)?;
         let images = programs::images(arch, &programs)
             .map_err(|e| Failure::user(format!("cannot make the container images for {arch}")).source(e))?;
-        Ok(ProgramFiles { programs, images })
+        let named = if self.is_k3s() { self.k3s_images(arch)? } else { Vec::new() };
+        Ok(ProgramFiles { arch, programs, images, named })
     }
 }
 
@@ -162,7 +180,11 @@ fn failure(arch: Arch, version: &str, error: Option<ProgramsError>) -> Failure {
 
 /// The program with kubectl in it, for this computer's own processor; `None` when the cache has none.
 pub fn kubectl(project: &Project, lock: &Lock, arch: Arch) -> Option<PathBuf> {
-    let program = lock.programs.get(&arch)?.iter().find(|p| p.name == "kube" || p.name == "kubectl")?;
+    let programs = lock.programs.get(&arch)?;
+    if let Some(release) = programs.iter().find(|p| p.name == "k3s") {
+        return Some(k3s::kubectl_path(&project.cache, &release.sha256)).filter(|path| path.is_file());
+    }
+    let program = programs.iter().find(|p| p.name == "kube" || p.name == "kubectl")?;
     let path = project.cache.join("programs").join(&program.key).join(&program.name);
     path.is_file().then_some(path)
 }

@@ -10,7 +10,7 @@ use bramble_debian::tree::Content;
 use bramble_effects::{Context, Failure};
 use bramble_image::firmware::{Firmware, Lines};
 use bramble_image::release::{self, Release, ReleaseInput};
-use bramble_kube::upstream;
+use bramble_kube::{k3s, upstream};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -100,7 +100,7 @@ impl Builder<'_> {
             (ENABLE, DISABLE, MASK, AGENT_UNIT),
             accepted.iter().map(|a| (&a.package, &a.sha256, &a.stands)).collect::<Vec<_>>(),
             programs.images.iter().map(|(image, _)| &image.digest).collect::<Vec<_>>(),
-            upstream::image_files().files.iter().map(|f| (&f.path, &f.content)).collect::<Vec<_>>(),
+            self.kubernetes_files().files.iter().map(|f| (&f.path, &f.content)).collect::<Vec<_>>(),
         ));
         let directory = self.release_directory(arch);
         let before = self.lock().allocated.releases.get(&arch).cloned().unwrap_or_default();
@@ -203,6 +203,11 @@ impl Builder<'_> {
             .collect()
     }
 
+    /// What the distribution has in every machine's root beside its programs.
+    fn kubernetes_files(&self) -> upstream::Rendered {
+        if self.is_k3s() { k3s::image_files() } else { upstream::image_files() }
+    }
+
     /// Everything in the root that is not Debian's.
     fn extra_files(&self, programs: &super::ProgramFiles) -> Result<Vec<ExtraFile>, Failure> {
         let file = |path: &str, mode: u16, content: Content| ExtraFile {
@@ -221,7 +226,7 @@ impl Builder<'_> {
                 body: ExtraBody::Symlink { target: path::AGENT.to_string() },
             },
         ];
-        let kubernetes = upstream::image_files();
+        let kubernetes = self.kubernetes_files();
         for rendered in kubernetes.files {
             extra.push(file(&rendered.path, rendered.mode as u16, rendered.content.into()));
         }
