@@ -178,7 +178,7 @@ pub fn with_bootloader(tree: &[u8], says: &Bootloader) -> Result<Vec<u8>, BadTre
     if bootloader(tree)?.is_some() {
         return Err(BadTree { reason: "it has a node /chosen/bootloader already" });
     }
-    let Areas { structure, strings } = areas(tree)?;
+    let Areas { strings, .. } = areas(tree)?;
     // Behind the begin of /chosen no more properties of it may follow a node: the new one goes before its end.
     let (mut depth, mut in_chosen, mut place) = (0, false, None);
     walk(tree, |token, behind| {
@@ -230,18 +230,62 @@ pub fn with_bootloader(tree: &[u8], says: &Bootloader) -> Result<Vec<u8>, BadTre
         put(END_NODE);
     }
 
+    insert(tree, &[(place, node)], &new_strings)
+}
+
+/// The tree in which every node that names one of `compatible` has the status `disabled`: for machines that lack what the
+/// tree tells of.
+///
+/// # Errors
+/// [`BadTree`].
+pub fn with_disabled(tree: &[u8], compatible: &[&str]) -> Result<Vec<u8>, BadTree> {
+    let Areas { strings, .. } = areas(tree)?;
+    let mut begins = Vec::new();
+    let mut places = Vec::new();
+    walk(tree, |token, behind| {
+        match token {
+            Token::Begin(_) => begins.push(behind),
+            Token::End => drop(begins.pop()),
+            Token::Property { name: b"compatible", value } => {
+                let is_meant = |name: &[u8]| compatible.iter().any(|wanted| wanted.as_bytes() == name);
+                if let Some(begin) = begins.last().filter(|_| value.split(|byte| *byte == 0).any(is_meant)) {
+                    places.push(*begin);
+                }
+            }
+            Token::Property { .. } => {}
+        }
+        true
+    })?;
+    // The first property of a name counts: in front of all others there is nothing to replace.
+    let mut property = Vec::new();
+    for word in [PROPERTY, 9, strings.len() as u32] {
+        property.extend(word.to_be_bytes());
+    }
+    property.extend(b"disabled\0\0\0\0");
+    places.sort_unstable();
+    let pieces: Vec<(usize, Vec<u8>)> = places.into_iter().map(|place| (place, property.clone())).collect();
+    insert(tree, &pieces, b"status\0")
+}
+
+/// The tree with pieces put into its structure, at places in ascending order, and with more strings.
+fn insert(tree: &[u8], pieces: &[(usize, Vec<u8>)], new_strings: &[u8]) -> Result<Vec<u8>, BadTree> {
+    let Areas { structure, strings } = areas(tree)?;
     // Header and memory reservations stay in front; then structure, then strings, which may come in either order before.
     let front = structure.start.min(strings.start);
     let mut out = tree[..front].to_vec();
     let structure_at = out.len().next_multiple_of(4);
     out.resize(structure_at, 0);
-    out.extend(&tree[structure.start..place]);
-    out.extend(&node);
-    out.extend(&tree[place..structure.end]);
+    let mut from = structure.start;
+    for (place, piece) in pieces {
+        out.extend(tree.get(from..*place).ok_or(BadTree { reason: "an area passes its end" })?);
+        out.extend(piece);
+        from = *place;
+    }
+    out.extend(tree.get(from..structure.end).ok_or(BadTree { reason: "an area passes its end" })?);
     let structure_size = out.len() - structure_at;
     let strings_at = out.len();
     out.extend(&tree[strings.clone()]);
-    out.extend(&new_strings);
+    out.extend(new_strings);
     out.resize(out.len().next_multiple_of(8), 0);
     let fields = [
         (TOTAL_SIZE, out.len()),
@@ -315,12 +359,33 @@ pub(crate) mod tests {
         }
     }
 
+    #[test]
+    fn a_node_is_disabled_by_what_it_is() {
+        let board = tree("raspberrypi,4-model-b brcm,bcm2711", true);
+        let says = Bootloader { partition: 1, ..Bootloader::default() };
+        let told = with_disabled(&with_bootloader(&board, &says).unwrap(), &["brcm,bcm2711"]).unwrap();
+        assert_eq!(bootloader(&told).unwrap(), Some(says));
+        let mut status = Vec::new();
+        walk(&told, |token, _| {
+            if let Token::Property { name: b"status", value } = token {
+                status.push(value.to_vec());
+            }
+            true
+        })
+        .unwrap();
+        assert_eq!(status, [b"disabled\0".to_vec()]);
+        let other = with_disabled(&board, &["brcm"]).unwrap();
+        assert_eq!(compatible(&other).unwrap(), compatible(&board).unwrap());
+        assert!(!other.windows(8).any(|bytes| bytes == b"disabled"));
+    }
+
     /// The judge: the reference compiler reads what we wrote.
     #[test]
     #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn dtc_reads_it() {
         let says = Bootloader { partition: 2, tryboot: false, build_timestamp: 0 };
         let tree = with_bootloader(&tree("a,b c,d", true), &says).unwrap();
+        let tree = with_disabled(&tree, &["c,d"]).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("t.dtb");
         std::fs::write(&path, tree).unwrap();
@@ -334,6 +399,7 @@ pub(crate) mod tests {
             };
         let text = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(output.status.success(), "{output:?}");
+        assert!(text.contains("/ { status = \"disabled\"; compatible"), "{text}");
         assert!(text.contains("chosen { bootloader { partition = <0x02>; tryboot = <0x00>; }; };"), "{text}");
     }
 
@@ -349,6 +415,7 @@ pub(crate) mod tests {
             let _ = compatible(&tree);
             let _ = bootloader(&tree);
             let _ = with_bootloader(&tree, &Bootloader::default());
+            let _ = with_disabled(&tree, &["a,b"]);
         }
     }
 }
