@@ -26,6 +26,8 @@ if [ "$purpose" = test ]; then
   need sfdisk fdisk
   need mkfs.ext4 e2fsprogs
   need depmod kmod
+  need strace strace
+  need faketime faketime
 fi
 if ! command -v cargo >/dev/null 2>&1; then missing+=(rustup); fi
 if ! command -v go >/dev/null 2>&1; then missing+=(golang-go); fi

@@ -1,6 +1,6 @@
 //! Building a recipe with the Go tool.
 
-use super::recipe::{GO_NEEDED, Recipe};
+use super::recipe::Recipe;
 use super::store::Made;
 use super::{ProgramsError, Progress};
 use bramble_api::names::Arch;
@@ -17,8 +17,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// The compiler, to the patch: programs are to be the same bytes on every computer. A Go tool from 1.21 on fetches it
-/// by itself through the module proxy when it is another.
-const TOOLCHAIN: &str = "go1.26.8";
+/// by itself through the module proxy when it is another. Part of every content key.
+pub(super) const TOOLCHAIN: &str = "go1.26.8";
 const FLAGS: &str = "-mod=readonly -buildvcs=false";
 /// How often a running build is asked whether it is done or shall stop.
 const LOOK: Duration = Duration::from_millis(100);
@@ -27,11 +27,29 @@ const STOP: Duration = Duration::from_secs(5);
 /// Lines of output that an error shows.
 const TAIL: usize = 12;
 
-/// The Go tool of this computer.
-pub(super) struct Go {
-    /// As it names itself: `go1.26.8`. Part of every content key, since another compiler makes other bytes.
-    version: String,
+/// What the result of a build depends on, as one number. Needs no Go tool: what is built lies under it.
+pub(super) fn key(recipe: &Recipe, arch: Arch) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str| {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    };
+    for text in ["bramble programs 1", TOOLCHAIN, arch.debian(), FLAGS, recipe.tags, &recipe.linker_flags()] {
+        add(text);
+    }
+    for (name, text) in recipe.files {
+        add(name);
+        add(text);
+    }
+    for (package, built) in recipe.packages {
+        add(package);
+        add(built.name);
+    }
+    hex::encode(hash.finalize())
 }
+
+/// The Go tool of this computer, as [`TOOLCHAIN`].
+pub(super) struct Go(());
 
 impl Go {
     /// Finds it, in the version that is built with.
@@ -43,33 +61,7 @@ impl Go {
             Ok(output) => output,
         };
         let found = String::from_utf8_lossy(&output.stdout).trim().to_string();
-        match version(&found) {
-            Some(version) if version >= GO_NEEDED => Ok(Go { version: found }),
-            _ => Err(ProgramsError::OldGo { found }),
-        }
-    }
-
-    /// What the result depends on, as one number.
-    pub(super) fn key(&self, recipe: &Recipe, arch: Arch) -> String {
-        let mut hash = Sha256::new();
-        let mut add = |text: &str| {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text);
-        };
-        for text in
-            ["bramble programs 1", &self.version, arch.debian(), FLAGS, recipe.tags, &recipe.linker_flags()]
-        {
-            add(text);
-        }
-        for (name, text) in recipe.files {
-            add(name);
-            add(text);
-        }
-        for (package, built) in recipe.packages {
-            add(package);
-            add(built.name);
-        }
-        hex::encode(hash.finalize())
+        if found == TOOLCHAIN { Ok(Go(())) } else { Err(ProgramsError::OldGo { found }) }
     }
 
     /// Builds every program of a recipe into `out`.
@@ -225,38 +217,17 @@ fn stop(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// The numbers of `go1.26.8`, `go1.27rc1`.
-pub(super) fn version(text: &str) -> Option<(u32, u32, u32)> {
-    let digits = |part: &str| -> Option<u32> {
-        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-        part[..end].parse().ok()
-    };
-    let mut parts = text.strip_prefix("go")?.split('.');
-    Some((digits(parts.next()?)?, digits(parts.next()?)?, parts.next().and_then(digits).unwrap_or(0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::programs::recipe::RECIPES;
 
     #[test]
-    fn go_names_its_versions_in_several_ways() {
-        assert_eq!(version("go1.26.8"), Some((1, 26, 8)));
-        assert_eq!(version("go1.27rc1"), Some((1, 27, 0)));
-        assert_eq!(version("go1.26.8 X:nocoverageredesign"), Some((1, 26, 8)));
-        assert_eq!(version("devel +4f3a"), None);
-        assert_eq!(version(""), None);
-    }
-
-    #[test]
-    fn a_key_is_another_for_another_compiler_or_processor() {
-        let (go, newer) = (Go { version: "go1.26.8".into() }, Go { version: "go1.26.9".into() });
-        let key = go.key(&RECIPES[0], Arch::Amd64);
-        assert_eq!(key, go.key(&RECIPES[0], Arch::Amd64));
-        assert_ne!(key, newer.key(&RECIPES[0], Arch::Amd64));
-        assert_ne!(key, go.key(&RECIPES[0], Arch::Arm64));
-        assert_ne!(key, go.key(&RECIPES[1], Arch::Amd64));
+    fn a_key_is_another_for_another_processor_or_recipe() {
+        let of = |recipe: usize, arch| key(&RECIPES[recipe], arch);
+        assert_eq!(of(0, Arch::Amd64), of(0, Arch::Amd64));
+        assert_ne!(of(0, Arch::Amd64), of(0, Arch::Arm64));
+        assert_ne!(of(0, Arch::Amd64), of(1, Arch::Amd64));
     }
 
     /// Builds the smallest recipe (standard library only) for real.

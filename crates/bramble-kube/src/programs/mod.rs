@@ -94,8 +94,11 @@ pub enum ProgramsError {
     /// No Go tool in the search path.
     #[error("there is no `go` on this computer to build Kubernetes with")]
     NoGo,
-    /// The Go tool is older than the modules ask for.
-    #[error("the `go` of this computer is {found:?}, but go{}.{}.{} or newer is needed", recipe::GO_NEEDED.0, recipe::GO_NEEDED.1, recipe::GO_NEEDED.2)]
+    /// The Go tool is not, and does not become, the compiler that is built with.
+    #[error(
+        "the `go` of this computer answers as {found:?}, but {} is built with, which a Go from 1.21 on fetches",
+        go::TOOLCHAIN
+    )]
     OldGo {
         /// How it names itself.
         found: String,
@@ -228,14 +231,13 @@ fn modules(
     progress: &dyn Fn(Progress<'_>),
     cancel: &AtomicBool,
 ) -> Result<Vec<Program>, ProgramsError> {
-    let go = go::Go::find()?;
     let root = cache.join("programs");
     let mut programs = Vec::new();
     // One after the other: each build uses every core by itself, and the largest needs 2.5 GB.
     for recipe in recipe::RECIPES {
-        let key = go.key(recipe, arch);
-        let (directory, files) =
-            store::get(&root, &key, cancel, |out| go.build(recipe, arch, cache, out, progress, cancel))?;
+        let key = go::key(recipe, arch);
+        let build = |out: &Path| go::Go::find()?.build(recipe, arch, cache, out, progress, cancel);
+        let (directory, files) = store::get(&root, &key, cancel, build)?;
         programs.extend(stored(&directory, &key, "modules", files));
     }
     Ok(programs)

@@ -53,10 +53,13 @@ fn recipients(args: &Init, settings: &Settings) -> Result<Vec<Recipient>, Proble
         return args.recipients.iter().map(|r| parse(r, "age recipient")).collect();
     }
     let environment = Environment::of_process();
-    let found = Identities::find(&environment)
-        .map_err(|e| Failure::user("the age keys of this computer cannot be used").source(e))?;
-    if !found.is_empty() {
-        return Ok(found.recipients());
+    // A key file that is named and not there yet is where the new key goes.
+    if environment.key_file.as_ref().is_none_or(|named| named.exists()) {
+        let found = Identities::find(&environment)
+            .map_err(|e| Failure::user("the age keys of this computer cannot be used").source(e))?;
+        if !found.is_empty() {
+            return Ok(found.recipients());
+        }
     }
     let Some(path) = environment.key_file.or(environment.user_file) else {
         return Err(Failure::user("there is no home directory to keep an age key in")
