@@ -237,11 +237,8 @@ fn raspberry_arguments(m: &MachineConfig, add: &mut impl FnMut(&str, String)) {
         BootConfig::Flash { .. } => "",
     };
     // The first port is the PL011, ttyAMA0; the second the small one, ttyS1 by Linux' own device trees.
-    let consoles = cmdline.split_whitespace().filter_map(|word| word.strip_prefix("console="));
-    let small = consoles
-        .filter(|name| !name.starts_with("tty0"))
-        .next_back()
-        .is_some_and(|name| name.starts_with("ttyS"));
+    let mut consoles = cmdline.split_whitespace().filter_map(|word| word.strip_prefix("console="));
+    let small = consoles.rfind(|name| !name.starts_with("tty0")).is_some_and(|name| name.starts_with("ttyS"));
     if small {
         add("-serial", "null".into());
     }

@@ -34,8 +34,7 @@ pub fn wanted(cluster: &Cluster, not_served: Vec<NotServed>) -> Wanted {
 
 /// Whether this version makes an image for the node.
 pub fn served(cluster: &Cluster, node: &EffectiveNode) -> bool {
-    cluster.spec.kubernetes.distribution != Distribution::Talos
-        && node.role != bramble_spec::Role::Management
+    cluster.spec.kubernetes.distribution != Distribution::Talos && node.role != bramble_spec::Role::Management
 }
 
 /// What Debian is asked for: one image serves all machines of an architecture, so it carries what any of them wants.

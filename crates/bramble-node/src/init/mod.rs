@@ -175,9 +175,7 @@ fn find(cmdline: &cmdline::Cmdline) -> Result<Found, Failure> {
     let mut disk = disk::Disk::find(disk::Origin { esp: loader.esp, booted })?;
     let arch: Arch = std::env::consts::ARCH.parse().map_err(|_| Failure::Arch)?;
     if cmdline.rescue || booted.rescue() {
-        return Err(Failure::Rescue(
-            [Slot::A, Slot::B].map(|slot| condition(&disk, slot, arch)).join("; "),
-        ));
+        return Err(Failure::Rescue([Slot::A, Slot::B].map(|slot| condition(&disk, slot, arch)).join("; ")));
     }
     let slot = match loader.slot.or_else(|| booted.slot()).or(cmdline.slot) {
         Some(slot) => slot,

@@ -78,7 +78,13 @@ impl Check<'_> {
             for (index, line) in os.iter().flat_map(|os| os.firmware.iter().flatten()).enumerate() {
                 if let Some((label, hint)) = bad_firmware_line(line) {
                     let path = format!("{path}.firmware[{index}]");
-                    self.error("bad-value", &path, format!("`{line}` cannot stand in config.txt"), label, hint);
+                    self.error(
+                        "bad-value",
+                        &path,
+                        format!("`{line}` cannot stand in config.txt"),
+                        label,
+                        hint,
+                    );
                 }
             }
             if os.is_some_and(|os| matches!(&os.ssh, Some(OrNone::Is(ssh)) if ssh.authorized_keys.is_empty()))
@@ -153,7 +159,8 @@ fn bad_firmware_line(line: &str) -> Option<(&'static str, &'static str)> {
         return Some(("too long", "firmware reads no more than 98 characters of a line"));
     }
     let word = line.trim_start().split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or("");
-    OWN_FIRMWARE_WORDS
-        .contains(&word)
-        .then_some(("set by the build", "remove it; words for the kernel's command line go to `os.kernelArgs`"))
+    OWN_FIRMWARE_WORDS.contains(&word).then_some((
+        "set by the build",
+        "remove it; words for the kernel's command line go to `os.kernelArgs`",
+    ))
 }
