@@ -35,6 +35,21 @@ pub enum Event {
         /// What is at work now: a file, a package.
         detail: String,
     },
+    /// Bytes are on their way to a disk, or back from it.
+    Transfer {
+        /// Which step.
+        step: StepId,
+        /// Which way.
+        phase: TransferPhase,
+        /// Bytes done of this phase.
+        done: u64,
+        /// Bytes of this phase.
+        total: u64,
+        /// Bytes a second, so far in this phase.
+        bytes_per_second: u64,
+        /// Seconds that the rest of this phase takes at that speed.
+        seconds_left: u64,
+    },
     /// Something a person wants to know about a step.
     Note {
         /// Which.
@@ -102,6 +117,18 @@ pub enum Unit {
     Bytes,
     /// Packages, files, modules.
     Items,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TransferPhase {
+    /// The disk is told what it need not keep.
+    Discard,
+    /// To the disk.
+    Write,
+    /// Back from it, to be compared.
+    Verify,
 }
 
 /// How a step ended well.

@@ -84,6 +84,15 @@ pub enum StepKind {
         /// For which node.
         node: String,
     },
+    /// Write a new incarnation of a node onto a disk that was confirmed, and read it back.
+    FlashDisk {
+        /// For which node.
+        node: String,
+        /// Kernel name of the disk, for people: what is written is known by more than its name.
+        disk: String,
+        /// Leave the data partition as it is.
+        keep_data: bool,
+    },
     /// Start the lab's switch, gateway and disk server.
     LabStart,
     /// Make a lab machine's disk from the release, if it has none.
@@ -108,6 +117,13 @@ pub enum StepKind {
         /// For which node.
         node: String,
     },
+}
+
+impl StepKind {
+    /// Whether steps of this kind that follow each other run at the same time: each waits for a device of its own.
+    pub fn side_by_side(&self) -> bool {
+        matches!(self, StepKind::FlashDisk { .. })
+    }
 }
 
 /// A part of the file that this version keeps but does not act on.

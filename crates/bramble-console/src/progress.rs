@@ -1,7 +1,7 @@
 //! Draws the stream of events: bars on a terminal, lines without one, JSON lines for programs.
 
 use crate::harmless;
-use bramble_api::event::{Event, Outcome, Unit};
+use bramble_api::event::{Event, Outcome, TransferPhase, Unit};
 use bramble_api::plan::StepId;
 use bramble_api::stage::Stage;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -95,6 +95,30 @@ impl Progress {
                         (Unit::Items, _) => format!("{done} of {total} "),
                     };
                     eprintln!("   {step}: {amount}{detail}");
+                }
+            }
+            Event::Transfer { step, phase, done, total, bytes_per_second, seconds_left } => {
+                let what = match phase {
+                    TransferPhase::Discard => "discarding",
+                    TransferPhase::Write => "writing",
+                    TransferPhase::Verify => "reading back",
+                };
+                if let Some(bar) = state.steps.get(step) {
+                    bar.set_length(*total);
+                    bar.set_position(*done);
+                    bar.set_style(bytes());
+                    bar.set_message(what);
+                }
+                let ended = done == total && *phase != TransferPhase::Discard;
+                if self.mode == Mode::Lines
+                    && (ended || state.said.is_none_or(|at| at.elapsed() > LINE_INTERVAL))
+                {
+                    state.said = Some(Instant::now());
+                    let speed = *bytes_per_second as f64 / 1e6;
+                    let (done, total) = (done / 1_000_000, total / 1_000_000);
+                    eprintln!(
+                        "   {step}: {what}, {done} of {total} MB, {speed:.1} MB/s, {seconds_left} s left"
+                    );
                 }
             }
             Event::Note { step, text } => self.line(&format!("   {step}: {}", harmless(text))),

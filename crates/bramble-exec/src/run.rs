@@ -2,7 +2,7 @@
 
 use crate::journal::Journal;
 use bramble_api::event::{Event, Outcome};
-use bramble_api::plan::{Plan, StepId};
+use bramble_api::plan::{Plan, Step, StepId};
 use bramble_effects::{Cancel, Context, Failure, Hand, Sink};
 use std::time::Instant;
 
@@ -50,33 +50,63 @@ pub fn run(
     let sink = Recording { journal, sink };
     sink.event(Event::PlanStarted { purpose: plan.purpose.clone(), steps: plan.steps.len() });
     let mut summary = Summary { done: 0, unchanged: 0 };
-    for step in &plan.steps {
-        let began = Instant::now();
-        sink.event(Event::StepStarted { step: step.id.clone(), kind: step.kind.clone() });
-        let context = Context { step: &step.id, sink: &sink, cancel };
-        let result =
-            if cancel.is_cancelled() { Err(Failure::interrupted()) } else { hand.perform(step, &context) };
-        match result {
-            Ok(outcome) => {
-                match outcome {
-                    Outcome::Done => summary.done += 1,
-                    Outcome::Unchanged => summary.unchanged += 1,
+    let together = |a: &Step, b: &Step| a.kind.side_by_side() && b.kind.side_by_side();
+    for steps in plan.steps.chunk_by(together) {
+        let results: Vec<_> = if let [step] = steps {
+            vec![perform(step, hand, &sink, cancel)]
+        } else {
+            // All of them come to their end, also when one fails: a disk half written helps nobody.
+            std::thread::scope(|scope| {
+                let sink = &sink;
+                let begin = |step| scope.spawn(move || perform(step, hand, sink, cancel));
+                let threads: Vec<_> = steps.iter().map(begin).collect();
+                let end = |t: std::thread::ScopedJoinHandle<'_, _>| {
+                    t.join().unwrap_or_else(|_| Err(Failure::bug("a step ended in a panic")))
+                };
+                threads.into_iter().map(end).collect()
+            })
+        };
+        let mut failed = None;
+        for (step, result) in steps.iter().zip(results) {
+            match result {
+                Ok(Outcome::Done) => summary.done += 1,
+                Ok(Outcome::Unchanged) => summary.unchanged += 1,
+                Err(failure) => {
+                    failed.get_or_insert((step, failure));
                 }
-                let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                sink.event(Event::StepFinished { step: step.id.clone(), outcome, millis });
             }
-            Err(failure) => {
-                // A step that broke off because it was asked to is interrupted, whatever it says of itself.
-                let failure = if cancel.is_cancelled() { Failure::interrupted() } else { failure };
-                sink.event(Event::StepFailed { step: step.id.clone(), error: failure.chain() });
-                let left = plan.steps.len() - summary.done - summary.unchanged;
-                sink.event(Event::PlanFinished { done: summary.done, unchanged: summary.unchanged, left });
-                return Err(RunError::Step { step: step.id.clone(), failure });
-            }
+        }
+        if let Some((step, failure)) = failed {
+            let left = plan.steps.len() - summary.done - summary.unchanged;
+            sink.event(Event::PlanFinished { done: summary.done, unchanged: summary.unchanged, left });
+            return Err(RunError::Step { step: step.id.clone(), failure });
         }
     }
     sink.event(Event::PlanFinished { done: summary.done, unchanged: summary.unchanged, left: 0 });
     Ok(summary)
+}
+
+/// Performs one step and tells of its beginning and its end.
+fn perform(step: &Step, hand: &dyn Hand, sink: &dyn Sink, cancel: &Cancel) -> Result<Outcome, Failure> {
+    let began = Instant::now();
+    sink.event(Event::StepStarted { step: step.id.clone(), kind: step.kind.clone() });
+    let context = Context { step: &step.id, sink, cancel };
+    let result =
+        if cancel.is_cancelled() { Err(Failure::interrupted()) } else { hand.perform(step, &context) };
+    match result {
+        Ok(outcome) => {
+            let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let ended = outcome.clone();
+            sink.event(Event::StepFinished { step: step.id.clone(), outcome: ended, millis });
+            Ok(outcome)
+        }
+        Err(failure) => {
+            // A step that broke off because it was asked to is interrupted, whatever it says of itself.
+            let failure = if cancel.is_cancelled() { Failure::interrupted() } else { failure };
+            sink.event(Event::StepFailed { step: step.id.clone(), error: failure.chain() });
+            Err(failure)
+        }
+    }
 }
 
 /// Passes events on and keeps those that a later reader wants.
@@ -87,7 +117,7 @@ struct Recording<'a> {
 
 impl Sink for Recording<'_> {
     fn event(&self, event: Event) {
-        if !matches!(event, Event::Progress { .. } | Event::MachineConsole { .. }) {
+        if !matches!(event, Event::Progress { .. } | Event::Transfer { .. } | Event::MachineConsole { .. }) {
             self.journal.record(&event);
         }
         self.sink.event(event);
@@ -98,7 +128,7 @@ impl Sink for Recording<'_> {
 mod tests {
     use super::*;
     use bramble_api::names::Arch;
-    use bramble_api::plan::{Step, StepKind};
+    use bramble_api::plan::StepKind;
     use bramble_effects::Class;
     use std::sync::Mutex;
 
@@ -168,6 +198,31 @@ mod tests {
         assert_eq!(last, Some(Event::PlanFinished { done: 1, unchanged: 0, left: 2 }));
         let text = std::fs::read_to_string(journal.path()).unwrap();
         assert!(text.contains("out of paper"), "{text}");
+    }
+
+    #[test]
+    fn disks_are_written_at_the_same_time_and_one_that_fails_does_not_stop_the_others() {
+        /// Each waits until all are there.
+        struct Meet(std::sync::Barrier);
+        impl Hand for Meet {
+            fn perform(&self, step: &Step, _: &Context<'_>) -> Result<Outcome, Failure> {
+                self.0.wait();
+                if step.id.0 == "b" { Err(Failure::user("no disk")) } else { Ok(Outcome::Done) }
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path(), 1).unwrap();
+        let mut plan = plan(&[("a", &[]), ("b", &[]), ("c", &[])]);
+        for step in &mut plan.steps {
+            let (node, disk) = (step.id.0.clone(), "sdb".to_string());
+            step.kind = StepKind::FlashDisk { node, disk, keep_data: false };
+        }
+        let sink = Collect::default();
+        let hand = Meet(std::sync::Barrier::new(3));
+        let error = run(&plan, &hand, &journal, &sink, &Cancel::default()).unwrap_err();
+        assert!(matches!(error, RunError::Step { step, .. } if step.0 == "b"));
+        let last = sink.0.lock().unwrap().last().cloned();
+        assert_eq!(last, Some(Event::PlanFinished { done: 2, unchanged: 0, left: 1 }));
     }
 
     #[test]

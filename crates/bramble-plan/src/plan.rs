@@ -63,6 +63,13 @@ pub enum Purpose {
         /// Write disk images, with identities, for these.
         images: Vec<String>,
     },
+    /// Write nodes onto disks that were confirmed.
+    Flash {
+        /// Each node with the kernel name of its disk.
+        disks: Vec<(String, String)>,
+        /// Leave their data partitions as they are.
+        keep_data: bool,
+    },
     /// Bring the lab up.
     LabUp {
         /// These machines; all when empty.
@@ -84,6 +91,7 @@ impl Purpose {
             Purpose::Lock { .. } => "lock",
             Purpose::Fetch { .. } => "fetch",
             Purpose::Build { .. } => "build",
+            Purpose::Flash { .. } => "flash",
             Purpose::LabUp { .. } => "lab up",
             Purpose::LabFlash { .. } => "lab flash",
         }
@@ -117,6 +125,9 @@ pub fn plan(
             for node in wanted.nodes.iter().filter(|n| images.contains(&n.name)) {
                 builder.image(node);
             }
+        }
+        Purpose::Flash { disks, keep_data } => {
+            builder.flash(disks, *keep_data);
         }
         Purpose::LabUp { nodes } => builder.lab(nodes, inventory),
         Purpose::LabFlash { nodes, keep_data } => {
@@ -234,6 +245,34 @@ impl Builder<'_> {
             vec![release, identity],
             "an image file with this node's identity was asked for",
         );
+    }
+
+    /// Everything that can fail without a disk comes first; the disks are last and side by side.
+    fn flash(&mut self, disks: &[(String, String)], keep_data: bool) {
+        let wanted = self.wanted;
+        let mut ready = Vec::new();
+        for (name, disk) in disks {
+            let Some(node) = wanted.nodes.iter().find(|n| n.name == *name) else { continue };
+            if !self.served(node) {
+                continue;
+            }
+            let release = self.release(node.arch);
+            let identity = self.step(
+                format!("issue-identity/{name}"),
+                StepKind::IssueIdentity { node: name.clone() },
+                vec![],
+                "a machine joins with the keys on its card, not with a token",
+            );
+            ready.push((name, disk, vec![release, identity]));
+        }
+        for (name, disk, after) in ready {
+            self.step(
+                format!("flash/{name}"),
+                StepKind::FlashDisk { node: name.clone(), disk: disk.clone(), keep_data },
+                after,
+                format!("{disk} is to become {name}"),
+            );
+        }
     }
 
     fn lab_flash(&mut self, node: &PlannedNode, keep_data: bool) {
@@ -360,6 +399,19 @@ mod tests {
     fn flashing_a_lab_machine_touches_no_other() {
         let plan = make(&Lock::default(), Purpose::LabFlash { nodes: vec!["w".into()], keep_data: true });
         assert_eq!(ids(&plan)[3..], ["build-release/amd64", "lab-flash/w"]);
+    }
+
+    #[test]
+    fn disks_come_last_and_beside_each_other() {
+        let disks =
+            vec![("w".into(), "sdb".into()), ("cp".into(), "sdc".into()), ("pi".into(), "sdd".into())];
+        let plan = make(&Lock::default(), Purpose::Flash { disks, keep_data: false });
+        assert_eq!(
+            ids(&plan)[3..],
+            ["build-release/amd64", "issue-identity/w", "issue-identity/cp", "flash/w", "flash/cp"]
+        );
+        assert_eq!(plan.waiting[0].subject, "pi");
+        assert!(plan.steps.iter().rev().take(2).all(|s| s.kind.side_by_side()));
     }
 
     #[test]

@@ -42,6 +42,24 @@ impl NodeDisk {
         &self.map.zeros
     }
 
+    /// Bytes of the disk.
+    pub fn size(&self) -> u64 {
+        self.map.size
+    }
+
+    /// Ranges that must be as [`NodeDisk::read_at`] gives them, zeros among them. All else is left as it is.
+    pub fn ranges(&self) -> Vec<Range<u64>> {
+        let runs = self.map.segments.iter().map(|s| s.start..s.start + s.length);
+        let mut ranges: Vec<_> = runs.chain(self.map.zeros.iter().cloned()).collect();
+        ranges.sort_by_key(|r| r.start);
+        ranges
+    }
+
+    /// Reads from the disk; what is in no range is zeros.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.map.read_at(offset, out).map_err(io::Error::other)
+    }
+
     /// Puts the pieces into a directory: links to the release's files (which a later build replaces, never changes),
     /// and one file, mode 0600, with what only this node has.
     pub fn split(&self, directory: &Path) -> io::Result<Vec<DiskPiece>> {

@@ -92,6 +92,10 @@ impl Hand for Builder<'_> {
             | StepKind::LabReady { .. } => {
                 Err(Failure::bug(format!("step {} belongs to the lab, not to the builder", step.id)))
             }
+            StepKind::FlashDisk { .. } => Err(Failure::bug(format!(
+                "step {} needs a confirmed disk, which the builder has not",
+                step.id
+            ))),
         }
     }
 }
