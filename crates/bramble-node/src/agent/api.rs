@@ -2,6 +2,7 @@
 
 use super::http::{self, Response};
 use super::kubeconfig::{self, Kubeconfig};
+use bramble_api::document::{Distribution, Kubernetes};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -17,6 +18,9 @@ const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 /// Where the kubelet keeps the certificates it renews.
 const RENEWED: &str = "/var/lib/kubelet/pki";
 
+/// Where k3s keeps what its server gave the node (`pkg/agent/config/config.go` of k3s).
+const K3S_AGENT: &str = "/var/lib/rancher/k3s/agent";
+
 /// A way to the API.
 pub struct Api {
     config: Kubeconfig,
@@ -24,8 +28,16 @@ pub struct Api {
 }
 
 impl Api {
+    /// With the kubelet's certificate, wherever the distribution keeps it.
+    pub fn of(kubernetes: &Kubernetes, incarnation: &str) -> Result<Api, String> {
+        match kubernetes.distribution {
+            Distribution::Upstream => Api::open(incarnation),
+            Distribution::K3s => Api::new(k3s(kubernetes, Path::new(K3S_AGENT))?),
+        }
+    }
+
     /// With the certificate that the kubelet has renewed for this incarnation, or else the one it started with.
-    pub fn open(incarnation: &str) -> Result<Api, String> {
+    fn open(incarnation: &str) -> Result<Api, String> {
         let text = std::fs::read_to_string(KUBECONFIG).map_err(|error| format!("{KUBECONFIG}: {error}"))?;
         let mut config = kubeconfig::parse(&text).map_err(|error| error.to_string())?;
         let renewed = Path::new(RENEWED).join(incarnation).join("kubelet-client-current.pem");
@@ -63,6 +75,21 @@ impl Api {
             stream.write_all(http::get(host, path).as_bytes()).and_then(|()| http::read(&mut stream));
         answer.map_err(|error| format!("{place}{path}: {error}"))
     }
+}
+
+/// The way that k3s' kubelet takes: its certificate is there once the server has answered.
+fn k3s(kubernetes: &Kubernetes, directory: &Path) -> Result<Kubeconfig, String> {
+    let read = |name: &str| {
+        let path = directory.join(name);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let mut client = read("client-kubelet.crt")?;
+    client.push(b'\n');
+    client.extend(read("client-kubelet.key")?);
+    let (address, port) = kubernetes.endpoint;
+    // A server asks its own, by a way that no cable can take away.
+    let host = if kubernetes.control_plane.is_some() { "127.0.0.1".to_string() } else { address.to_string() };
+    Ok(Kubeconfig { host, port, authorities: read("server-ca.crt")?, client })
 }
 
 fn tls(config: &Kubeconfig) -> Result<ClientConfig, String> {
@@ -192,6 +219,39 @@ mod tests {
         let authority = Authority::new();
         let answer = api(serve(&authority), &authority, authority.issue("n1")).get("/readyz").unwrap();
         assert_eq!((answer.status, answer.body), (200, b"GET /readyz HTTP/1.1".to_vec()));
+    }
+
+    /// As k3s leaves them: certificate and key in files of their own.
+    #[test]
+    fn the_files_of_k3s_are_a_way_too() {
+        let authority = Authority::new();
+        let directory = std::env::temp_dir().join(format!("bramble-k3s-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let issued = String::from_utf8(authority.issue("n1")).unwrap();
+        let (certificate, key) = issued.split_at(issued.find("-----BEGIN PRIVATE").unwrap());
+        std::fs::write(directory.join("client-kubelet.crt"), certificate.trim_end()).unwrap();
+        let kubernetes = Kubernetes {
+            distribution: Distribution::K3s,
+            version: "v1.36.4+k3s1".into(),
+            endpoint: ("127.0.0.1".parse().unwrap(), serve(&authority)),
+            pods: "10.42.0.0/16".parse().unwrap(),
+            services: "10.43.0.0/16".parse().unwrap(),
+            cluster_domain: "cluster.local".into(),
+            pod_range: "10.42.1.0/24".parse().unwrap(),
+            cni: bramble_api::document::Cni::FlannelHostGw,
+            labels: Default::default(),
+            taints: Vec::new(),
+            control_plane: None,
+            k3s: None,
+            files: Default::default(),
+        };
+        let missing = k3s(&kubernetes, &directory).err().unwrap();
+        assert!(missing.contains("client-kubelet.key"), "{missing}");
+        std::fs::write(directory.join("client-kubelet.key"), key).unwrap();
+        std::fs::write(directory.join("server-ca.crt"), &authority.1).unwrap();
+        let api = Api::new(k3s(&kubernetes, &directory).unwrap()).unwrap();
+        assert_eq!(api.get("/readyz").unwrap().status, 200);
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

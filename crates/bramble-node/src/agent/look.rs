@@ -3,12 +3,18 @@
 use super::api::{Api, readiness};
 use super::watch::{Kubernetes, Seen};
 use crate::clock;
-use bramble_api::document::{MachineDocument, Network};
+use bramble_api::document::{Distribution, Kubernetes as Wanted, MachineDocument, Network};
 use bramble_api::names::path;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 
-const CONTAINERD: &str = "/run/containerd/containerd.sock";
+/// The container runtime's socket.
+fn containerd(wanted: &Wanted) -> &'static str {
+    match wanted.distribution {
+        Distribution::Upstream => "/run/containerd/containerd.sock",
+        Distribution::K3s => bramble_kube::k3s::CONTAINERD,
+    }
+}
 
 /// Looks once. A round is bounded by the API client's timeouts.
 pub fn look(document: &MachineDocument, release_time: u64) -> Seen {
@@ -16,7 +22,7 @@ pub fn look(document: &MachineDocument, release_time: u64) -> Seen {
     Seen {
         has_stated,
         source: source(&document.network),
-        kubernetes: document.kubernetes.as_ref().map(|_| kubernetes(document, has_stated)),
+        kubernetes: document.kubernetes.as_ref().map(|wanted| kubernetes(document, wanted, has_stated)),
         data_percent: data_percent(),
         clock: clock::implausible(clock::now(), release_time),
     }
@@ -45,17 +51,18 @@ fn data_percent() -> Option<u64> {
     (used * 100).checked_div(data.f_blocks)
 }
 
-fn kubernetes(document: &MachineDocument, has_stated: bool) -> Kubernetes {
-    let runtime = match UnixStream::connect(CONTAINERD) {
+fn kubernetes(document: &MachineDocument, wanted: &Wanted, has_stated: bool) -> Kubernetes {
+    let containerd = containerd(wanted);
+    let runtime = match UnixStream::connect(containerd) {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("{CONTAINERD}: {error}")),
+        Err(error) => Err(format!("{containerd}: {error}")),
     };
     // The API is not asked before it can answer: a refused round of TLS costs a Pi more than all the rest.
     if !has_stated || runtime.is_err() {
         let not_asked = || Err("not asked yet".to_string());
         return Kubernetes { runtime, api: not_asked(), ready: not_asked() };
     }
-    let opened = Api::open(&document.machine.incarnation);
+    let opened = Api::of(wanted, &document.machine.incarnation);
     let api = opened.as_ref().map_err(Clone::clone).and_then(|api| match api.get("/readyz")? {
         answer if answer.status == 200 => Ok(api.server()),
         answer => Err(format!("/readyz answers {}", answer.status)),

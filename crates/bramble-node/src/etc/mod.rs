@@ -69,13 +69,15 @@ pub fn render(manifest: &Manifest, document: &MachineDocument) -> Vec<Entry> {
     let mut entries = system::render(manifest, document);
     entries.extend(network::render(&document.network));
     entries.extend(ssh::render(document.ssh.as_ref()));
-    let kubernetes = bramble_kube::upstream::render(document);
-    entries.extend(kubernetes.files.into_iter().map(|file| Entry::File {
-        path: file.path,
-        mode: file.mode,
-        content: file.content,
-    }));
-    entries.extend(kubernetes.links.into_iter().map(|(path, target)| link(path, target)));
+    // Each gives nothing for a machine of another distribution.
+    for kubernetes in [bramble_kube::upstream::render(document), bramble_kube::k3s::render(document)] {
+        entries.extend(kubernetes.files.into_iter().map(|file| Entry::File {
+            path: file.path,
+            mode: file.mode,
+            content: file.content,
+        }));
+        entries.extend(kubernetes.links.into_iter().map(|(path, target)| link(path, target)));
+    }
     entries
 }
 
