@@ -91,6 +91,8 @@ pub enum Command {
     Plan(Plan),
     /// Build the images.
     Build(Build),
+    /// Write nodes onto cards, sticks or disks, and read them back.
+    Flash(Flash),
     /// The site as virtual machines on this computer.
     #[command(subcommand)]
     Lab(Lab),
@@ -209,6 +211,38 @@ pub struct Build {
     /// Only for this architecture.
     #[arg(long, value_name = "ARCH", conflicts_with = "nodes")]
     pub arch: Option<String>,
+}
+
+/// Arguments of `flash`.
+#[derive(Debug, Args)]
+pub struct Flash {
+    /// Which nodes; a node's disk as NODE=/dev/DISK, or as the last word when there is one node.
+    #[arg(value_name = "NODE[=DEVICE]", required_unless_present = "list")]
+    pub words: Vec<String>,
+    /// Show the disks that are there, what identifies each, and why some are never written.
+    #[arg(long)]
+    pub list: bool,
+    /// Confirm a disk without being asked: its serial, or what `--list` shows for it (repeatable).
+    #[arg(long, value_name = "DISK")]
+    pub confirm: Vec<String>,
+    /// Confirm a disk that holds another system, that is large, or that is another node's (repeatable).
+    #[arg(long, value_name = "DISK")]
+    pub yes_erase: Vec<String>,
+    /// Also built-in disks: NVMe, SATA, eMMC.
+    #[arg(long)]
+    pub allow_fixed: bool,
+    /// Leave the data partition as it is; the node takes it over.
+    #[arg(long)]
+    pub keep_data: bool,
+    /// How long to wait for a disk that was pulled while it was written.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub patience: u64,
+    /// In what form to list.
+    #[arg(short, long, value_enum, default_value_t = Output::Text, requires = "list")]
+    pub output: Output,
+    /// Also loop devices and mapped ones: for rehearsals and tests.
+    #[arg(long, hide = true)]
+    pub allow_loop: bool,
 }
 
 /// What can be done with the lab.

@@ -1,5 +1,6 @@
 //! Puts a plan, the hands and the progress together. What runs is decided in the plan; what is drawn, in the console.
 
+mod flash;
 mod lab;
 
 use crate::problem::Problem;
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
+
+pub(crate) use flash::{FlashTarget, cards, choose_failure};
 
 /// How the lab is brought up.
 #[derive(Clone, Debug)]
@@ -86,6 +89,33 @@ pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<
     let lock = builder.lock().clone();
     settings.project.write_lock(&lock)?;
     Ok(Site { lock, ..site })
+}
+
+/// Runs a plan that writes confirmed disks.
+pub(crate) fn run_flash(
+    settings: &Settings,
+    site: &Site,
+    plan: &Plan,
+    disks: Vec<FlashTarget>,
+) -> Result<(), Problem> {
+    let vault = OnceLock::new();
+    let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
+    let builder = Builder {
+        project: &settings.project,
+        cluster: &site.cluster,
+        lock: Mutex::new(site.lock.clone()),
+        vault: &open,
+        out: settings.project.build(),
+        agent: &settings::agent,
+        cmdline: vec![],
+        lab: false,
+        clock: &Wall,
+    };
+    let hand = flash::FlashHand::new(&builder, settings, disks);
+    run(settings, plan, &hand)?;
+    let lock = builder.lock().clone();
+    settings.project.write_lock(&lock)?;
+    Ok(())
 }
 
 /// Runs a plan of the lab.

@@ -41,7 +41,8 @@ impl Random {
 /// Something that holds bytes.
 #[derive(Clone)]
 pub(super) struct Store {
-    pub(super) bytes: Vec<u8>,
+    /// Shared with whoever remembers how it was, until it is written.
+    pub(super) bytes: Arc<Vec<u8>>,
     /// Ranges that were written or discarded, in order.
     pub(super) touched: Vec<Range<u64>>,
     /// Writes that were flushed: the others are lost in a power cut.
@@ -127,7 +128,13 @@ impl State {
         for at in [4096, SIZE as usize / 2, SIZE as usize - 4096] {
             bytes[at..at + 64].fill(index as u8 + 1);
         }
-        self.stores.push(Store { bytes, touched: vec![], flushed: 0, wraps_at: None, flips: 0 });
+        self.stores.push(Store {
+            bytes: Arc::new(bytes),
+            touched: vec![],
+            flushed: 0,
+            wraps_at: None,
+            flips: 0,
+        });
         index
     }
 
@@ -380,7 +387,7 @@ impl Target for Open {
             Some(border) if offset >= border => offset - border,
             _ => offset,
         } as usize;
-        store.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        Arc::make_mut(&mut store.bytes)[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
@@ -418,7 +425,7 @@ impl Target for Open {
         let store = &mut state.stores[medium];
         store.touched.push(range.clone());
         // What a discarded range reads as is the device's choice.
-        store.bytes[range.start as usize..range.end as usize].fill(0xd5);
+        Arc::make_mut(&mut store.bytes)[range.start as usize..range.end as usize].fill(0xd5);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::sim::{Image, MARK, SIZE, World};
 use super::write::*;
 use crate::card::{Card, CardId, State};
 use bramble_effects::Cancel;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 struct Bench {
@@ -69,7 +69,7 @@ impl Bench {
     }
 
     fn bytes(&self, medium: usize) -> Vec<u8> {
-        self.world.state().stores[medium].bytes.clone()
+        self.world.state().stores[medium].bytes.to_vec()
     }
 
     fn complete(&self) -> bool {
@@ -109,7 +109,7 @@ fn where_nothing_is_said_the_disk_keeps_its_bytes_when_data_stays() {
     // The node's own card, so that there is data to keep.
     bench.flash(bench.confirm()).unwrap();
     let at = 2 << 20;
-    bench.world.state().stores[0].bytes[at..at + 512].fill(0x77);
+    Arc::make_mut(&mut bench.world.state().stores[0].bytes)[at..at + 512].fill(0x77);
     bench.request.keep_data = true;
     bench.flash(bench.confirm()).unwrap();
     assert!(bench.complete());
@@ -128,7 +128,7 @@ fn a_cut_at_any_write_leaves_a_disk_that_does_not_start_and_the_next_run_goes_on
     for cut in 0..total {
         let bench = Bench::new();
         // Something that starts lies on it from before.
-        bench.world.state().stores[0].bytes[..MARK.len()].copy_from_slice(MARK);
+        Arc::make_mut(&mut bench.world.state().stores[0].bytes)[..MARK.len()].copy_from_slice(MARK);
         let old = bench.bytes(0)[..SIZE as usize - 33 * 512].to_vec();
         let confirmed = bench.confirm();
         bench.world.state().cut_after = Some(cut);
@@ -153,7 +153,7 @@ fn what_the_journal_says_is_not_believed_without_reading() {
     bench.world.state().cut_after = Some(5);
     assert!(bench.flash(bench.confirm()).is_err());
     bench.world.state().cut_after = None;
-    bench.world.state().stores[0].bytes[(1 << 20) + 100] ^= 1;
+    Arc::make_mut(&mut bench.world.state().stores[0].bytes)[(1 << 20) + 100] ^= 1;
     let report = bench.flash(bench.confirm()).unwrap();
     assert!(bench.complete() && report.written > 0);
 }
@@ -193,7 +193,7 @@ fn between_confirming_and_writing_nothing_may_change() {
             s.insert(0, medium);
         }),
         ("the same card, put in anew", |s| s.insert(0, 0)),
-        ("it was written by somebody", |s| s.stores[0].bytes[8192] = 9),
+        ("it was written by somebody", |s| Arc::make_mut(&mut s.stores[0].bytes)[8192] = 9),
         ("another serial", |s| s.slots[0].serial = "x".into()),
         ("names swapped", |s| {
             let (a, b) = (s.slots.remove(0), s.slots.remove(0));

@@ -4,6 +4,7 @@ mod add;
 mod build;
 mod check;
 mod doctor;
+mod flash;
 mod init;
 mod kubeconfig;
 pub(crate) mod lab;
@@ -27,6 +28,7 @@ pub fn run(command: Command, settings: &Settings) -> Result<Exit, Problem> {
         Command::Fetch(args) => build::fetch(&args, settings),
         Command::Plan(args) => plan::run(&args, settings),
         Command::Build(args) => build::build(&args, settings),
+        Command::Flash(args) => flash::run(&args, settings),
         Command::Lab(args) => lab::run(args, settings),
         Command::Kubeconfig(args) => kubeconfig::run(&args, settings),
         Command::Doctor => doctor::run(settings),
