@@ -36,13 +36,14 @@ busybox mount -t devtmpfs dev /dev
 busybox --install -s /bin
 for name in $(cat /modules/order); do insmod "/modules/$name.ko"; done
 echo 1 >/proc/sys/kernel/printk
+# By way of the kernel's own console: on QEMU's raspi4b a program that writes to the serial port stalls the machine.
+echo "<0>guest: $(cat /proc/cmdline)" >/dev/kmsg
 # The card takes its time; virt has none.
 tries=0
 while ! ls /dev/mmcblk* >/dev/null 2>&1 && [ $tries -lt 20 ] && [ -e /proc/device-tree/soc ]; do
     sleep 1
     tries=$((tries + 1))
 done
-echo "guest: $(cat /proc/cmdline)"
 echo "bramble-stage: initramfs $(cut -d' ' -f1 /proc/uptime) small guest"
 exec setsid cttyhack sh
 END
