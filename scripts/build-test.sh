@@ -61,9 +61,9 @@ done
 
 # The third: every program that is executed.
 rm -rf build
-as_stranger strace -f -qq -e trace=execve,execveat -e signal=none -o "$work/executed.txt" "$place/tool/bramble" build >/dev/null 2>&1 \
+as_stranger strace -f -qq -e trace=execve,execveat -e signal=none -o "$other/executed.txt" "$place/tool/bramble" build >/dev/null 2>&1 \
   || bad "the build under strace"
-programs=$(sed -n 's/.*execve\(at\)\?("\([^"]*\)".* = 0$/\2/p' "$work/executed.txt" | sort -u)
+programs=$(sed -n 's/.*execve\(at\)\?("\([^"]*\)".* = 0$/\2/p' executed.txt | sort -u)
 printf '   every program it executed:\n%s\n' "$(sed 's/^/     /' <<<"$programs")"
 check "programs executed beside bramble itself" 0 "$(grep -vc "^$place/tool/bramble$" <<<"$programs" || true)"
 cd "$root"

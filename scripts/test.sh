@@ -34,6 +34,9 @@ say "the tool and the agent"
 bash scripts/agent.sh amd64
 cargo build --release --quiet --package bramble
 
+say "what a build may do and must give"
+bash scripts/build-test.sh amd64
+
 say "machines that boot"
 bash scripts/boot-test.sh cuts sqlite etcd
 say "all passed"
