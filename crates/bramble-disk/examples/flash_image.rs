@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cluster,
         node,
         incarnation: String::new(),
-        size: disk,
+        size: length,
         written_at: 0,
     };
     let journals = Journals::new(&std::env::temp_dir().join("bramble-bench-journals"));

@@ -2,6 +2,8 @@
 //!
 //! What a loop device cannot be (USB, card reader, device-mapper, a disk that is pulled) is in the simulated tests.
 
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
 use bramble_disk::card::{Card, CardId, OFFSET, State};
 use bramble_disk::device::linux::Linux;
 use bramble_disk::device::{Device, Site};

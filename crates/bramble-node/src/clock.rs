@@ -15,9 +15,16 @@ pub fn now() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
 
-/// The time to set, if the clock's own is before one of the times that have been.
-pub fn correction(now: u64, known: &[Option<u64>]) -> Option<u64> {
-    known.iter().flatten().copied().max().filter(|latest| *latest > now)
+/// The time to set, if the clock's own cannot be: before one of the times that have been, or many years after all of
+/// them. A PC's clock without a battery says 1970, which kernels without a century read as 2070, and systemd then
+/// resets to its own epoch.
+///
+/// `made` are the times of release and document; `saved` is what was saved last, and is believed only as far as they
+/// make it plausible.
+pub fn correction(now: u64, made: [u64; 2], saved: Option<u64>) -> Option<u64> {
+    let made = made[0].max(made[1]);
+    let latest = saved.filter(|saved| *saved <= made.saturating_add(FUTURE)).map_or(made, |s| s.max(made));
+    (now < latest || now > latest.saturating_add(FUTURE)).then_some(latest)
 }
 
 /// What is wrong with a clock that says `now`, on a release made at `release`.
@@ -64,10 +71,21 @@ mod tests {
 
     #[test]
     fn the_clock_starts_at_the_latest_known_time_and_never_goes_back() {
-        assert_eq!(correction(0, &[Some(5), None, Some(9), Some(7)]), Some(9));
-        assert_eq!(correction(10, &[Some(5), Some(9)]), None);
-        assert_eq!(correction(9, &[Some(9)]), None);
-        assert_eq!(correction(3, &[None]), None);
+        let release = 1_790_000_000;
+        let day = 86_400;
+        assert_eq!(correction(0, [release, release + day], None), Some(release + day));
+        assert_eq!(correction(0, [release, release + day], Some(release + 9 * day)), Some(release + 9 * day));
+        assert_eq!(correction(release + 10 * day, [release, release], Some(release + 9 * day)), None);
+        assert_eq!(correction(release, [release, release], None), None);
+    }
+
+    #[test]
+    fn a_clock_decades_ahead_is_no_clock_and_is_not_believed_later() {
+        let (release, far) = (1_790_000_000, 3_155_760_000);
+        assert_eq!(correction(far, [release, release + 5], None), Some(release + 5));
+        assert_eq!(correction(0, [release, release], Some(far)), Some(release));
+        // A machine that slept for years on its shelf is right.
+        assert_eq!(correction(release + 4 * 365 * 86_400, [release, release], None), None);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
 //! A stand-in for sysfs: directories of the same shape as the kernel's (Documentation/ABI), with values as real
 //! machines show them.
 

@@ -214,11 +214,11 @@ fn a_readers_serial_never_confirms_a_card() {
     let reader = card_in_reader();
     let serial = reader.serials[0].raw().to_string();
     let request = Request { expects: Some(Expect::Serial(serial.clone())), ..request() };
-    let question = asked(named(&[reader.clone()], &reader, &request));
+    let question = asked(named(std::slice::from_ref(&reader), &reader, &request));
     assert_eq!(question.word, Word::Port("usb:2-1.4:0".into()));
     // Nor does it as a word of --confirm.
     let said = Request { confirm: vec![serial], ..naming(&reader) };
-    asked(named(&[reader.clone()], &reader, &said));
+    asked(named(std::slice::from_ref(&reader), &reader, &said));
     let other = Request { expects: Some(Expect::Serial("x".into())), ..naming(&reader) };
     assert!(matches!(refused(reader, &other), Refusal::OtherSerial { reader: true, .. }));
 }
@@ -228,15 +228,15 @@ fn a_card_is_confirmed_by_port_size_and_the_moment_it_was_put_in() {
     let card = card_in_reader();
     let said = Request { confirm: vec![token(&card)], ..request() };
     assert_eq!(token(&card), "usb:2-1.4:0/31914983424/17");
-    assert_eq!(confirmed(named(&[card.clone()], &card, &said)).how(), How::Person);
-    assert_eq!(confirmed(judge(&[card.clone()], None, &said)).how(), How::Person);
+    assert_eq!(confirmed(named(std::slice::from_ref(&card), &card, &said)).how(), How::Person);
+    assert_eq!(confirmed(judge(std::slice::from_ref(&card), None, &said)).how(), How::Person);
     // Another card in the same reader, another size, another port: the word is worth nothing.
     for other in [
         Device { sequence: Some(18), ..card.clone() },
         Device { size: card.size + 512, ..card.clone() },
         Device { port: "usb:2-1.3:0".into(), ..card.clone() },
     ] {
-        asked(named(&[other.clone()], &other, &said));
+        asked(named(std::slice::from_ref(&other), &other, &said));
     }
     // Before Linux 5.15 what lies on it takes the place of the count.
     let old = Device { sequence: None, ..card };
@@ -251,14 +251,14 @@ fn a_card_is_known_by_its_id_afterwards() {
         cards: vec![KnownCard { id: CardId([9; 16]), node: node.into() }],
         ..request()
     };
-    assert_eq!(confirmed(named(&[card.clone()], &card, &known("n1"))).how(), How::Card);
+    assert_eq!(confirmed(named(std::slice::from_ref(&card), &card, &known("n1"))).how(), How::Card);
     assert_eq!(confirmed(judge(&[card.clone(), stick()], None, &known("n1"))).how(), How::Card);
     // What the card says of itself is not believed; the project must know it.
-    let question = asked(named(&[card.clone()], &card, &request()));
+    let question = asked(named(std::slice::from_ref(&card), &card, &request()));
     assert_eq!(question.word, Word::CardEnd("0909".into()));
     assert!(matches!(refused(card.clone(), &known("n2")), Refusal::OtherNode { token: Some(_), .. }));
     let erase = Request { erase: vec![token(&card)], ..known("n2") };
-    assert_eq!(confirmed(named(&[card.clone()], &card, &erase)).how(), How::Person);
+    assert_eq!(confirmed(named(std::slice::from_ref(&card), &card, &erase)).how(), How::Person);
     let clone = Device { name: "sdd".into(), number: Number { major: 8, minor: 48 }, ..card.clone() };
     let both = named(&[card.clone(), clone], &card, &known("n1"));
     assert!(matches!(both, Err(Refusal::Shared { what: "Bramble card id", .. })), "{both:?}");
@@ -306,10 +306,10 @@ fn built_in_large_and_foreign_disks_need_a_word_each() {
     let fixed = Request { allow_fixed: true, ..said };
     assert!(matches!(refused(disk.clone(), &fixed), Refusal::Large { .. }));
     let erase = Request { erase: vec![token(&disk)], allow_fixed: true, ..request() };
-    assert_eq!(confirmed(named(&[disk.clone()], &disk, &erase)).how(), How::Person);
+    assert_eq!(confirmed(named(std::slice::from_ref(&disk), &disk, &erase)).how(), How::Person);
     // The file says this very disk: its size is no surprise, what lies on it is.
     let by_file = Request { expects: Some(Expect::Serial("S4EVNX0N123456".into())), ..fixed };
-    confirmed(named(&[disk.clone()], &disk, &by_file));
+    confirmed(named(std::slice::from_ref(&disk), &disk, &by_file));
     let ntfs = Signature { kind: SignatureKind::Ntfs, place: Place::Partition(1) };
     let windows = Device {
         contents: Some(Ok(Contents { signatures: vec![ntfs], blank: false, ..contents() })),
@@ -317,14 +317,14 @@ fn built_in_large_and_foreign_disks_need_a_word_each() {
     };
     assert!(matches!(refused(windows.clone(), &by_file), Refusal::Precious { .. }));
     let erase = Request { erase: vec![token(&windows)], ..by_file };
-    confirmed(named(&[windows.clone()], &windows, &erase));
+    confirmed(named(std::slice::from_ref(&windows), &windows, &erase));
     // A card as it is sold, or with another system for the same board, is nothing special.
     let ext = Signature { kind: SignatureKind::Ext, place: Place::Partition(2) };
     let old = Device {
         contents: Some(Ok(Contents { signatures: vec![ext], blank: false, ..contents() })),
         ..card_in_reader()
     };
-    asked(named(&[old.clone()], &old, &request()));
+    asked(named(std::slice::from_ref(&old), &old, &request()));
 }
 
 #[test]
@@ -351,17 +351,17 @@ fn data_is_kept_only_where_there_is_some() {
     let keep = Request { keep_data: true, confirm: vec![token(&card_in_reader())], ..request() };
     assert!(matches!(refused(card_in_reader(), &keep), Refusal::NothingToKeep { .. }));
     let card = with_card(card_in_reader(), own_card("n1", State::Done));
-    asked(named(&[card.clone()], &card, &keep));
+    asked(named(std::slice::from_ref(&card), &card, &keep));
 }
 
 #[test]
 fn an_answer_holds_for_the_medium_that_was_asked_about() {
     let card = card_in_reader();
-    let question = asked(named(&[card.clone()], &card, &request()));
+    let question = asked(named(std::slice::from_ref(&card), &card, &request()));
     let good = "usb:2-1.4:0";
-    assert!(question.answer(good, &[card.clone()], &request()).is_ok());
+    assert!(question.answer(good, std::slice::from_ref(&card), &request()).is_ok());
     for wrong in ["y", "yes", "", "USB:2-1.4:0", "sdb"] {
-        let answer = question.answer(wrong, &[card.clone()], &request());
+        let answer = question.answer(wrong, std::slice::from_ref(&card), &request());
         assert!(matches!(answer, Err(Refusal::WrongAnswer { .. })));
     }
     assert!(matches!(question.answer(good, &[], &request()), Err(Refusal::Gone { .. })));
@@ -385,7 +385,7 @@ fn an_answer_holds_for_the_medium_that_was_asked_about() {
 fn a_pulled_card_is_known_by_the_record_of_this_run_alone() {
     let card = card_in_reader();
     let said = Request { confirm: vec![token(&card)], ..request() };
-    let first = confirmed(named(&[card.clone()], &card, &said));
+    let first = confirmed(named(std::slice::from_ref(&card), &card, &said));
     let moved = Device {
         name: "sdf".into(),
         number: Number { major: 8, minor: 80 },
@@ -398,7 +398,7 @@ fn a_pulled_card_is_known_by_the_record_of_this_run_alone() {
     let found = first.put_back(id, &[stick(), back.clone()], &said).unwrap();
     assert_eq!((found.identity().name.as_str(), found.how()), ("sdf", How::PutBack));
     assert_eq!(first.put_back(id, &[stick(), moved.clone()], &said), None);
-    assert_eq!(first.put_back(CardId([8; 16]), &[back.clone()], &said), None);
+    assert_eq!(first.put_back(CardId([8; 16]), std::slice::from_ref(&back), &said), None);
     let done = with_card(moved, own_card("n1", State::Done));
     assert_eq!(first.put_back(id, &[done], &said), None);
     let clone = Device { name: "sdg".into(), ..back.clone() };

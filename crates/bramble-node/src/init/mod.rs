@@ -260,10 +260,10 @@ fn check_match(manifest: &Manifest, document: &MachineDocument) -> Result<(), Fa
 }
 
 fn set_clock(manifest: &Manifest, document: &MachineDocument, root: &Path) {
-    let known = [Some(manifest.time), Some(document.machine.issued_at), clock::saved(root)];
-    if let Some(time) = clock::correction(clock::now(), &known) {
+    let made = [manifest.time, document.machine.issued_at];
+    if let Some(time) = clock::correction(clock::now(), made, clock::saved(root)) {
         match clock::set(time) {
-            Ok(()) => note(&format!("the clock was behind and starts at {time}")),
+            Ok(()) => note(&format!("the clock was wrong and starts at {time}")),
             Err(refused) => note(&line(&refused)),
         }
     }
