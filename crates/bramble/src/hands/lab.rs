@@ -10,7 +10,7 @@ use bramble_effects::{Context, Failure, Hand};
 use bramble_exec::Builder;
 use bramble_lab::{
     AccelChoice, BaseSegment, Boot, Dhcp, Firmware, Forward, Lab, LabEvent, LabMachine, LabSpec,
-    MachineState, NetworkTime, Rtc,
+    MachineState, NetworkTime, PiBoard, PiHardware, Rtc,
 };
 use bramble_spec::EffectiveNode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +126,8 @@ impl LabHand<'_> {
             .into_iter()
             .filter(|n| self.pieces(&n.name).join("segments.json").exists())
             .collect();
-        let archs: BTreeSet<Arch> = nodes.iter().map(|n| bramble_plan::arch(n.arch)).collect();
+        let archs: BTreeSet<Arch> =
+            nodes.iter().filter(|n| pi(n).is_none()).map(|n| bramble_plan::arch(n.arch)).collect();
         let mut firmware = BTreeMap::new();
         for arch in archs {
             let (code, vars) = bramble_exec::lab_firmware(self.builder, arch, context)?;
@@ -154,7 +155,12 @@ impl LabHand<'_> {
                 base: self.base(&node.name)?,
                 dhcp: self.lease(&node.name),
                 rtc: self.options.clock.map_or(Rtc::Host, Rtc::At),
-                boot: Boot::Firmware,
+                // QEMU's own Pi boards have no network or little memory: the lab plays their firmware on its `virt`.
+                boot: pi(node).map_or(Boot::Firmware, |board| Boot::PiFirmware {
+                    board,
+                    hardware: PiHardware::Virt,
+                    bootloader: None,
+                }),
             });
             if control_plane {
                 forwards.push(Forward { host_port: 0, node: node.name.clone(), port });
@@ -261,6 +267,16 @@ impl LabHand<'_> {
             bramble_console::harmless(&watch.last)
         ))
         .hint("it goes on booting: run the command again to wait longer, or look at its console"))
+    }
+}
+
+/// Which Pi a node is, if it is one.
+fn pi(node: &EffectiveNode) -> Option<PiBoard> {
+    match node.board {
+        bramble_spec::Board::Pi3 => Some(PiBoard::Pi3),
+        bramble_spec::Board::Pi4 => Some(PiBoard::Pi4),
+        bramble_spec::Board::Pi5 => Some(PiBoard::Pi5),
+        bramble_spec::Board::UefiAmd64 | bramble_spec::Board::UefiArm64 => None,
     }
 }
 
