@@ -83,7 +83,7 @@ def debian():
     found = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
                            capture_output=True, text=True).stdout.split()
     plain = [uri.rstrip("/") for uri in found if uri.rstrip("/").endswith("/debian")]
-    return plain[0] if plain else "http://deb.debian.org/debian"
+    return plain[0] if plain else "http://ftp.debian.org/debian"
 
 
 class Access:

@@ -36,7 +36,8 @@ busybox mount -t devtmpfs dev /dev
 busybox --install -s /bin
 for name in $(cat /modules/order); do insmod "/modules/$name.ko"; done
 echo 1 >/proc/sys/kernel/printk
-# By way of the kernel's own console: on QEMU's raspi4b a program that writes to the serial port stalls the machine.
+# By way of the kernel's own console: on QEMU's raspi4b the machine locked up soon after user space began; whether writes
+# of programs to the serial port are the cause is not known.
 echo "<0>guest: $(cat /proc/cmdline)" >/dev/kmsg
 # The card takes its time; virt has none.
 tries=0
