@@ -691,7 +691,7 @@ fn pi4() -> Outcome {
     let (base, _) = card(lab.dir.path(), &files);
     let machine = pi_machine(PiBoard::Pi4, PiHardware::Board, base);
     lab.start(&LabSpec { qemu, ..spec(vec![machine], BTreeMap::new()) }).unwrap();
-    // User space, and no more: with QEMU 10.0 and Linux 7.3 its serial port stalls when a program writes to it.
+    // User space, and no more: with QEMU 10.0 and Linux 7.3 the machine locked up soon after; the cause is not known.
     let line = lab.wait_console("pi", "guest: console=ttyS1", LONG).unwrap();
     assert!(line.ends_with("slot=a"), "{line}");
     Ok(())

@@ -70,21 +70,30 @@ impl Sink for Drawn {
     }
 }
 
-/// Runs a plan of building steps; gives the site back with the lock as the run left it.
-pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<Site, Problem> {
-    let vault = OnceLock::new();
-    let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
-    let builder = Builder {
+/// Builds for the machines of the house, with the keys of the house.
+fn house_builder<'a>(
+    settings: &'a Settings,
+    site: &'a Site,
+    vault: &'a (dyn Fn() -> Result<&'a Vault, Failure> + Sync),
+) -> Builder<'a> {
+    Builder {
         project: &settings.project,
         cluster: &site.cluster,
         lock: Mutex::new(site.lock.clone()),
-        vault: &open,
+        vault,
         out: settings.project.build(),
         agent: &settings::agent,
         cmdline: vec![],
         lab: false,
         clock: &Wall,
-    };
+    }
+}
+
+/// Runs a plan of building steps; gives the site back with the lock as the run left it.
+pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<Site, Problem> {
+    let vault = OnceLock::new();
+    let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
+    let builder = house_builder(settings, &site, &open);
     run(settings, plan, &builder)?;
     let lock = builder.lock().clone();
     settings.project.write_lock(&lock)?;
@@ -100,17 +109,7 @@ pub(crate) fn run_flash(
 ) -> Result<(), Problem> {
     let vault = OnceLock::new();
     let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
-    let builder = Builder {
-        project: &settings.project,
-        cluster: &site.cluster,
-        lock: Mutex::new(site.lock.clone()),
-        vault: &open,
-        out: settings.project.build(),
-        agent: &settings::agent,
-        cmdline: vec![],
-        lab: false,
-        clock: &Wall,
-    };
+    let builder = house_builder(settings, site, &open);
     let hand = flash::FlashHand::new(&builder, settings, disks);
     run(settings, plan, &hand)?;
     let lock = builder.lock().clone();
