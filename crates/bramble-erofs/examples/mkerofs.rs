@@ -1,5 +1,6 @@
 //! `mkerofs IMAGE DIRECTORY [PREVIOUS-PLACEMENT [NEW-PLACEMENT]]`: a directory as an image, for comparison with `mkfs.erofs`.
 #![expect(clippy::print_stdout, reason = "an example talks to its user")]
+#![expect(unsafe_code, reason = "a mapped file may change underneath; the trees compared here do not")]
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -12,6 +13,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bramble_erofs::{Content, Entry, Kind, Layout, Options, Placement};
+use memmap2::Mmap;
+
+/// Files from here on are mapped, as the tool maps its cache: memory for a copy of each would cost more than writing the
+/// image does. Below, a mapping costs more than reading.
+const MAPPED_FROM: u64 = 64 << 10;
 
 /// Something found in the directory.
 struct Found {
@@ -19,7 +25,23 @@ struct Found {
     source: PathBuf,
     metadata: fs::Metadata,
     /// Content of a file, target of a link.
-    data: Vec<u8>,
+    data: Data,
+}
+
+enum Data {
+    Read(Vec<u8>),
+    Mapped(Mmap),
+}
+
+impl std::ops::Deref for Data {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Read(bytes) => bytes,
+            Self::Mapped(map) => map,
+        }
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -58,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn walk(source: &Path, path: Vec<u8>, found: &mut Vec<Found>) -> std::io::Result<()> {
     let metadata = source.symlink_metadata()?;
     let is_dir = metadata.is_dir();
-    found.push(Found { path: path.clone(), source: source.into(), metadata, data: Vec::new() });
+    found.push(Found { path: path.clone(), source: source.into(), metadata, data: Data::Read(Vec::new()) });
     if is_dir {
         for entry in fs::read_dir(source)? {
             let name = entry?.file_name();
@@ -83,10 +105,9 @@ fn load(found: &mut [Found]) -> std::io::Result<()> {
                 scope.spawn(|| {
                     for item in part {
                         if item.metadata.is_file() {
-                            item.data.reserve_exact(item.metadata.len() as usize);
-                            File::open(&item.source)?.read_to_end(&mut item.data)?;
+                            item.data = content(&item.source, item.metadata.len())?;
                         } else if item.metadata.is_symlink() {
-                            item.data = fs::read_link(&item.source)?.into_os_string().into_vec();
+                            item.data = Data::Read(fs::read_link(&item.source)?.into_os_string().into_vec());
                         }
                     }
                     Ok(())
@@ -97,6 +118,17 @@ fn load(found: &mut [Found]) -> std::io::Result<()> {
             .into_iter()
             .try_for_each(|part| part.join().unwrap_or_else(|_| Err(std::io::Error::other("a reader died"))))
     })
+}
+
+fn content(path: &Path, length: u64) -> std::io::Result<Data> {
+    let mut file = File::open(path)?;
+    if length >= MAPPED_FROM {
+        // SAFETY: nobody writes to the tree while it is compared; a file cut short would end this example, no more.
+        return Ok(Data::Mapped(unsafe { Mmap::map(&file)? }));
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    file.read_to_end(&mut bytes)?;
+    Ok(Data::Read(bytes))
 }
 
 fn entries(found: &[Found]) -> Vec<Entry<'_>> {
