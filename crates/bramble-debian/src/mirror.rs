@@ -2,6 +2,8 @@
 //!
 //! Formats: `sources.list(5)`, one-line and deb822.
 
+mod apt_conf;
+
 use std::path::{Path, PathBuf};
 
 /// Addresses of the two archives that Debian consists of, without a slash at the end.
@@ -11,6 +13,9 @@ pub struct Mirrors {
     pub main: String,
     /// The archive with `trixie-security`.
     pub security: String,
+    /// Whether an index past its `Valid-Until` is refused. Not where this computer's own apt takes it from the same
+    /// mirror: whoever keeps a frozen mirror has said so there (`Acquire::Check-Valid-Until`, `Check-Valid-Until`).
+    pub check_valid_until: bool,
 }
 
 impl Default for Mirrors {
@@ -25,7 +30,7 @@ impl Mirrors {
     pub fn of_main(main: &str) -> Mirrors {
         let main = main.trim_end_matches('/').to_string();
         let root = main.strip_suffix("/debian").unwrap_or(&main);
-        Mirrors { security: format!("{root}/debian-security"), main }
+        Mirrors { security: format!("{root}/debian-security"), main, check_valid_until: true }
     }
 
     /// The archive that has a suite.
@@ -50,7 +55,10 @@ impl Mirrors {
                 if path.extension().is_some_and(|e| e == "sources") { deb822(&text) } else { one_line(&text) }
             })
             .collect();
-        of_entries(&entries)
+        let said = apt_conf::value(root, "Acquire::Check-Valid-Until");
+        let found = of_entries(&entries)?;
+        let checks = !said.is_some_and(|word| apt_conf::is_false(&word));
+        Some(Mirrors { check_valid_until: found.check_valid_until && checks, ..found })
     }
 
     /// What to use: the spec's mirror if it states one, else the host's, else Debian's.
@@ -80,13 +88,18 @@ struct Entry {
     suites: Vec<String>,
     components: Vec<String>,
     signed_by: String,
+    check_valid_until: bool,
 }
 
 fn of_entries(entries: &[Entry]) -> Option<Mirrors> {
-    let find = |kind: Kind| entries.iter().find(|e| kind_of(e) == Some(kind)).map(|e| e.uri.clone());
-    let main = find(Kind::Main)?;
-    let twin = Mirrors::of_main(&main);
-    Some(Mirrors { security: find(Kind::Security).unwrap_or(twin.security), main })
+    let find = |kind: Kind| entries.iter().find(|e| kind_of(e) == Some(kind));
+    let (main, security) = (find(Kind::Main)?, find(Kind::Security));
+    let twin = Mirrors::of_main(&main.uri);
+    Some(Mirrors {
+        main: main.uri.clone(),
+        security: security.map_or(twin.security, |entry| entry.uri.clone()),
+        check_valid_until: main.check_valid_until && security.is_none_or(|entry| entry.check_valid_until),
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,27 +155,29 @@ fn one_line(text: &str) -> Vec<Entry> {
         .filter_map(|line| {
             let line = line.split('#').next().unwrap_or_default().trim();
             let mut rest = line.strip_prefix("deb")?.strip_prefix([' ', '\t'])?.trim_start();
-            let mut signed_by = String::new();
+            let (mut signed_by, mut check_valid_until) = (String::new(), true);
             if let Some(options) = rest.strip_prefix('[') {
                 let (options, after) = options.split_once(']')?;
                 rest = after.trim_start();
                 for option in options.split_whitespace() {
-                    if let Some((key, value)) = option.split_once('=')
-                        && key.trim_end_matches(['+', '-']).eq_ignore_ascii_case("signed-by")
-                    {
-                        signed_by = value.to_string();
+                    let Some((key, value)) = option.split_once('=') else { continue };
+                    match key.trim_end_matches(['+', '-']).to_ascii_lowercase().as_str() {
+                        "signed-by" => signed_by = value.to_string(),
+                        "check-valid-until" => check_valid_until = !apt_conf::is_false(value),
+                        _ => {}
                     }
                 }
             }
             let mut words = rest.split_whitespace();
             let uri = words.next()?.trim_end_matches('/').to_string();
             let suites = vec![words.next()?.to_string()];
-            Some(Entry { uri, suites, components: words.map(str::to_string).collect(), signed_by })
+            let components = words.map(str::to_string).collect();
+            Some(Entry { uri, suites, components, signed_by, check_valid_until })
         })
         .collect()
 }
 
-/// Paragraphs with `Types`, `URIs`, `Suites`, `Components`, `Signed-By`, `Enabled`.
+/// Paragraphs with `Types`, `URIs`, `Suites`, `Components`, `Signed-By`, `Enabled`, `Check-Valid-Until`.
 fn deb822(text: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut fields: Vec<(String, String)> = Vec::new();
@@ -186,8 +201,7 @@ fn deb822(text: &str) -> Vec<Entry> {
 fn entry_of(fields: &[(String, String)]) -> Vec<Entry> {
     let value = |name: &str| fields.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
     let words = |name: &str| value(name).split_whitespace().map(str::to_string).collect::<Vec<_>>();
-    let enabled = !matches!(value("enabled").to_ascii_lowercase().as_str(), "no" | "false" | "off" | "0");
-    if !enabled || !words("types").iter().any(|t| t == "deb") {
+    if apt_conf::is_false(value("enabled")) || !words("types").iter().any(|t| t == "deb") {
         return Vec::new();
     }
     words("uris")
@@ -197,6 +211,7 @@ fn entry_of(fields: &[(String, String)]) -> Vec<Entry> {
             suites: words("suites"),
             components: words("components"),
             signed_by: value("signed-by").to_string(),
+            check_valid_until: !apt_conf::is_false(value("check-valid-until")),
         })
         .collect()
 }
@@ -218,7 +233,7 @@ mod tests {
     }
 
     fn pair(main: &str, security: &str) -> Option<Mirrors> {
-        Some(Mirrors { main: main.into(), security: security.into() })
+        Some(Mirrors { main: main.into(), security: security.into(), check_valid_until: true })
     }
 
     #[test]
@@ -263,6 +278,38 @@ mod tests {
             None
         );
         assert_eq!(mirrors(&[]), None);
+    }
+
+    #[test]
+    fn a_frozen_mirror_is_one_that_apt_was_told_of() {
+        let one = |options: &str| {
+            mirrors(&[("d.list", &format!("deb {options} http://m.example/debian trixie main\n"))])
+        };
+        let two = |more: &str| {
+            let text = format!(
+                "Types: deb\nURIs: http://m.example/debian\nSuites: trixie\nComponents: main\n{more}\n"
+            );
+            mirrors(&[("d.sources", &text)])
+        };
+        for (found, expected) in [
+            (one(""), true),
+            (one("[check-valid-until=no]"), false),
+            (one("[Check-Valid-Until=yes arch=amd64]"), true),
+            (two(""), true),
+            (two("Check-Valid-Until: no"), false),
+        ] {
+            assert_eq!(found.unwrap().check_valid_until, expected);
+        }
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc/apt/apt.conf.d")).unwrap();
+        std::fs::write(root.path().join("etc/apt/sources.list"), "deb http://m.example/debian trixie main\n")
+            .unwrap();
+        assert!(Mirrors::of_host(root.path()).unwrap().check_valid_until);
+        let conf = "Acquire { Check-Valid-Until \"false\"; };\n";
+        std::fs::write(root.path().join("etc/apt/apt.conf.d/99frozen"), conf).unwrap();
+        assert!(!Mirrors::of_host(root.path()).unwrap().check_valid_until);
+        // Of another mirror this computer's apt has said nothing.
+        assert!(Mirrors::choose(Some("http://o.example/debian"), root.path()).check_valid_until);
     }
 
     #[test]

@@ -38,8 +38,14 @@ impl Builder<'_> {
         let release = self.cluster.spec.os.release.name();
         let keyring =
             Keyring::debian().map_err(|e| Failure::bug("the keys in this tool are damaged").source(e))?;
-        let freshness = Freshness::at(self.clock.now());
-        let archive = Archive::debian(release, self.mirrors(), keyring, freshness);
+        let mirrors = self.mirrors();
+        let mut freshness = Freshness::at(self.clock.now());
+        if !mirrors.check_valid_until {
+            freshness.expired = u64::MAX;
+            context
+                .note("this computer's apt takes a package index past its Valid-Until, and so does Bramble");
+        }
+        let archive = Archive::debian(release, mirrors, keyring, freshness);
         let tell = |p: Progress<'_>| context.progress(p.done_bytes, p.total_bytes, Unit::Bytes, p.file);
         let texts =
             archive::load(&archive, arch, &self.cache(), &tell, context.cancel.flag()).map_err(|e| {
