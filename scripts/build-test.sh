@@ -21,9 +21,6 @@ place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 chmod 755 "$place"
 mkdir -p "$place/tool" "$place/somebody's home/cache" "$work"
-for part in debs lists unpacked programs; do
-  [ ! -e "$cache/$part" ] || cp -r --reflink=auto "$cache/$part" "$place/somebody's home/cache/"
-done
 cp "$(command -v bramble)" "$place/tool/bramble"
 cp "$root/target/agent/$arch/bramble-node" "$place/tool/bramble-node-$arch"
 
@@ -33,6 +30,11 @@ mkdir -p "$work/first"
 cp "examples/$example/bramble.yaml" "$work/first/"
 export SOPS_AGE_KEY_FILE=$work/first/age.key
 (cd "$work/first" && bramble init >/dev/null && TZ=UTC LC_ALL=C taskset -c 0 bramble build >/dev/null 2>&1)
+
+# What the first build loaded and compiled; the stranger has no compiler.
+for part in debs lists unpacked programs; do
+  [ ! -e "$cache/$part" ] || cp -r --reflink=auto "$cache/$part" "$place/somebody's home/cache/"
+done
 
 # The second: a stranger, elsewhere, two years later, another locale and zone, all cores.
 other="$place/somebody's home/a prøject"
