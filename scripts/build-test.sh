@@ -24,12 +24,12 @@ mkdir -p "$place/tool" "$place/somebody's home/cache" "$work"
 cp "$(command -v bramble)" "$place/tool/bramble"
 cp "$root/target/agent/$arch/bramble-node" "$place/tool/bramble-node-$arch"
 
-# The first build: root, here, now, one core.
+# The first build: root, here, now, one core; on a fresh machine Kubernetes is compiled before, on all cores.
 rm -rf "$work/first"
 mkdir -p "$work/first"
 cp "examples/$example/bramble.yaml" "$work/first/"
 export SOPS_AGE_KEY_FILE=$work/first/age.key
-(cd "$work/first" && bramble init >/dev/null && TZ=UTC LC_ALL=C taskset -c 0 bramble build >/dev/null 2>&1)
+(cd "$work/first" && bramble init >/dev/null && bramble fetch && TZ=UTC LC_ALL=C taskset -c 0 bramble build >/dev/null 2>&1)
 
 # What the first build loaded and compiled; the stranger has no compiler.
 for part in debs lists unpacked programs; do
