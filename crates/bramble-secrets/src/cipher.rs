@@ -38,6 +38,10 @@ pub(crate) fn encrypt(
     if text.is_empty() {
         return Ok(None);
     }
+    seal(key, additional, tag, text).map(Some)
+}
+
+fn seal(key: &DataKey, additional: &str, tag: &str, text: &str) -> Result<String, NoRandomness> {
     let nonce = random_bytes::<32>()?;
     let payload = Payload { msg: text.as_bytes(), aad: additional.as_bytes() };
     // The cipher refuses only messages beyond 64 GiB; no memory holds one here.
@@ -46,12 +50,12 @@ pub(crate) fn encrypt(
         .map_err(|_| NoRandomness)?;
     let (data, mac) = sealed.split_at(sealed.len() - TAG);
     let encode = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
-    Ok(Some(format!(
+    Ok(format!(
         "ENC[AES256_GCM,data:{},iv:{},tag:{},type:{tag}]",
         encode(data),
         encode(nonce.expose()),
         encode(mac)
-    )))
+    ))
 }
 
 /// Decrypts a value at its place. Empty text is empty text.
@@ -59,8 +63,15 @@ pub(crate) fn decrypt(key: &DataKey, additional: &str, raw: &str) -> Result<(Kin
     if raw.is_empty() {
         return Ok((Kind::Text, SecretText::new(String::new())));
     }
-    let [data, iv, tag, kind] = fields(raw).ok_or(Refused::Clear)?;
+    let [.., kind] = fields(raw).ok_or(Refused::Clear)?;
     let kind = Kind::from_tag(kind).ok_or(Refused::Type)?;
+    let plain = open(key, additional, raw)?;
+    let text = kind.canonical(plain.expose()).ok_or(Refused::Type)?;
+    Ok((kind, SecretText::new(text)))
+}
+
+fn open(key: &DataKey, additional: &str, raw: &str) -> Result<SecretText, Refused> {
+    let [data, iv, tag, _] = fields(raw).ok_or(Refused::Clear)?;
     let decode = |field: &str| BASE64_STANDARD.decode(field).map_err(|_| Refused::Damaged);
     let nonce: [u8; 32] = decode(iv)?.try_into().map_err(|_| Refused::Damaged)?;
     let mut sealed = decode(data)?;
@@ -69,15 +80,42 @@ pub(crate) fn decrypt(key: &DataKey, additional: &str, raw: &str) -> Result<(Kin
     let plain = Gcm::new(key.expose().into())
         .decrypt(&Nonce::<U32>::from(nonce), payload)
         .map_err(|_| Refused::Damaged)?;
-    let plain = match String::from_utf8(plain) {
-        Ok(text) => SecretText::new(text),
+    match String::from_utf8(plain) {
+        Ok(text) => Ok(SecretText::new(text)),
         Err(e) => {
             drop(Secret::new(e.into_bytes()));
-            return Err(Refused::Type);
+            Err(Refused::Type)
         }
-    };
-    let text = kind.canonical(plain.expose()).ok_or(Refused::Type)?;
-    Ok((kind, SecretText::new(text)))
+    }
+}
+
+/// sops' word for the type of a comment.
+const COMMENT: &str = "comment";
+
+/// Encrypts a comment that stands in the map or list at `path`.
+pub(crate) fn encrypt_comment(key: &DataKey, path: &[String], text: &str) -> Result<String, NoRandomness> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    seal(key, &comment_place(path), COMMENT, text)
+}
+
+/// The text of an encrypted comment; `None` when it is not one of this place.
+pub(crate) fn decrypt_comment(key: &DataKey, path: &[String], raw: &str) -> Option<SecretText> {
+    if fields(raw)?[3] != COMMENT {
+        return None;
+    }
+    open(key, &comment_place(path), raw).ok()
+}
+
+/// Whether this is in the form of an encrypted value or comment.
+pub(crate) fn is_sealed(raw: &str) -> bool {
+    fields(raw).is_some()
+}
+
+/// As [`place`], but sops puts the closing colon also behind no key at all.
+fn comment_place(path: &[String]) -> String {
+    if path.is_empty() { ":".to_string() } else { place(path) }
 }
 
 /// The four fields of an encrypted value.

@@ -13,6 +13,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
+mod clear;
+mod rekey;
+
+pub use clear::ClearError;
+pub use rekey::RekeyError;
+
 /// The key of sops' own section.
 const SECTION: &str = "sops";
 /// A secrets file beyond this is not one: the largest clusters have some hundred kB.
@@ -406,6 +412,11 @@ impl SecretsFile {
             let encrypted = rule.encrypts(keys);
             mac.count(encrypted, value);
             if scalar.raw.is_some() {
+                return Ok(());
+            }
+            if !encrypted {
+                // Only an edit by hand puts a value where the rule wants it in clear.
+                scalar.raw = clear::clear_scalar(scalar).raw;
                 return Ok(());
             }
             let (kind, text) = value;

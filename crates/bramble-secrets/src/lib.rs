@@ -8,7 +8,9 @@
 
 mod atomic;
 mod cipher;
+mod edit;
 mod file;
+mod guard;
 mod identity;
 mod rules;
 mod secret;
@@ -16,7 +18,9 @@ mod tree;
 mod yaml;
 
 pub use atomic::{WriteError, write_private};
-pub use file::{LoadError, SaveError, Saved, SecretsFile, SetError};
+pub use edit::{EditError, Editor};
+pub use file::{ClearError, LoadError, RekeyError, SaveError, Saved, SecretsFile, SetError};
+pub use guard::{Unencrypted, check_encrypted, must_be_encrypted};
 pub use identity::{
     CreateIdentityError, Environment, Identities, Identity, IdentityError, Recipient, RecipientError,
 };

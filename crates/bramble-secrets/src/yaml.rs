@@ -19,7 +19,7 @@ pub(crate) struct Unreadable {
 
 /// Reads one document whose top is a map.
 pub(crate) fn parse(text: &str) -> Result<Map, Unreadable> {
-    let mut reader = Reader { parser: Parser::new_from_str(text), line: 1, column: 1 };
+    let mut reader = Reader { parser: Parser::new_from_str(text), line: 1, column: 1, left: Vec::new() };
     let mut head = Vec::new();
     let mut top = None;
     loop {
@@ -50,6 +50,30 @@ struct Reader<'a> {
     parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
     line: usize,
     column: usize,
+    /// Comments, with their columns, that stood at the end of a map or list and further left than it: they are the
+    /// outer one's. sops seals a comment for the place that its indentation says.
+    left: Vec<(Comment, usize)>,
+}
+
+/// Comments at the end of what was read of a map or list, with their columns.
+#[derive(Default)]
+struct Tail(Vec<usize>);
+
+impl Tail {
+    fn comment<T>(&mut self, lines: &mut Vec<Line<T>>, comment: Comment, column: usize) {
+        lines.push(Line::Comment(comment));
+        self.0.push(column);
+    }
+
+    /// What stands further left than `own` goes to the outer one.
+    fn end<T>(&mut self, lines: &mut Vec<Line<T>>, own: usize, left: &mut Vec<(Comment, usize)>) {
+        let outer = self.0.iter().position(|column| *column < own).map_or(0, |at| self.0.len() - at);
+        for (line, column) in lines.drain(lines.len() - outer..).zip(self.0.drain(self.0.len() - outer..)) {
+            if let Line::Comment(comment) = line {
+                left.push((comment, column));
+            }
+        }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -81,11 +105,18 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self, into: &mut Map) -> Result<(), Unreadable> {
         let mut seen = HashSet::new();
+        let (own, mut tail) = (self.column, Tail::default());
         loop {
             let key = match self.next()? {
-                Event::MappingEnd => return Ok(()),
+                Event::MappingEnd => {
+                    tail.end(into, own, &mut self.left);
+                    return Ok(());
+                }
                 Event::Comment(text, placement) => {
-                    push_comment(into, text.into_owned(), placement);
+                    let comment = comment_of(into, text.into_owned(), placement);
+                    // One behind an entry belongs to it, however far right or left the entry is.
+                    let column = if comment.inline { usize::MAX } else { self.column };
+                    tail.comment(into, comment, column);
                     continue;
                 }
                 Event::Scalar(text, style, anchor, tag) => {
@@ -114,18 +145,34 @@ impl<'a> Reader<'a> {
                 Node::Scalar(_) => into.extend(above.into_iter().map(Line::Comment)),
             }
             into.push(Line::Entry((key, value)));
+            tail.0.clear();
+            for (comment, column) in std::mem::take(&mut self.left) {
+                tail.comment(into, comment, column);
+            }
         }
     }
 
     fn list(&mut self) -> Result<Vec<Line<Node>>, Unreadable> {
         let mut items = Vec::new();
+        let (own, mut tail) = (self.column, Tail::default());
         loop {
             match self.next()? {
-                Event::SequenceEnd => return Ok(items),
-                Event::Comment(text, placement) => push_comment(&mut items, text.into_owned(), placement),
+                Event::SequenceEnd => {
+                    tail.end(&mut items, own, &mut self.left);
+                    return Ok(items);
+                }
+                Event::Comment(text, placement) => {
+                    let comment = comment_of(&items, text.into_owned(), placement);
+                    let column = if comment.inline { usize::MAX } else { self.column };
+                    tail.comment(&mut items, comment, column);
+                }
                 event => {
                     let node = self.node(event)?;
                     items.push(Line::Entry(node));
+                    tail.0.clear();
+                    for (comment, column) in std::mem::take(&mut self.left) {
+                        tail.comment(&mut items, comment, column);
+                    }
                 }
             }
         }
@@ -155,9 +202,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn push_comment<T>(lines: &mut Vec<Line<T>>, text: String, placement: Placement) {
-    let inline = placement == Placement::Right && !lines.is_empty();
-    lines.push(Line::Comment(Comment { text, inline }));
+fn comment_of<T>(lines: &[Line<T>], text: String, placement: Placement) -> Comment {
+    Comment { text, inline: placement == Placement::Right && !lines.is_empty() }
 }
 
 /// What an unquoted scalar is in the eyes of sops (go-yaml 3); `None` for forms on which readers differ (`0x10`,
@@ -352,6 +398,13 @@ mod tests {
     fn a_document_is_written_as_it_was_read() {
         let map = parse(SAMPLE).unwrap();
         assert_eq!(emit(&map), SAMPLE);
+    }
+
+    #[test]
+    fn a_comment_belongs_where_its_indentation_says() {
+        let text = "a:\n    b:\n        - 1\n        # the list's\n    # a's\n    c:\n        d: 1\n        # c's\n    # a's too\n\
+            # the document's\ne: 1\n";
+        assert_eq!(emit(&parse(text).unwrap()), text);
     }
 
     #[test]
