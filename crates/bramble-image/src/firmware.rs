@@ -37,7 +37,7 @@ pub const RESCUE: &str = "bramble.rescue";
 /// Longest line that firmware reads.
 const LINE_MAX: usize = 98;
 /// Words in front of a `=` or a blank that `os.firmware` cannot have: the build depends on them.
-const RESERVED: &[&str] = &[
+pub const RESERVED: &[&str] = &[
     "arm_64bit",
     "auto_initramfs",
     "boot_ramdisk",

@@ -54,6 +54,11 @@ pub fn kubelet_may_set(label: &str) -> bool {
         "topology.kubernetes.io/zone",
         "topology.kubernetes.io/region",
         "node.kubernetes.io/instance-type",
+        "beta.kubernetes.io/instance-type",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
     ];
     let Some((namespace, _)) = label.split_once('/') else { return true };
     let within = |domain: &str| {

@@ -21,6 +21,7 @@ mod tree;
 mod types;
 mod version;
 
+pub use check::OWN_FIRMWARE_WORDS;
 pub use decode::Refusal;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use edit::{EditError, NewNode, add_node};

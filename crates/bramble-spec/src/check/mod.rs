@@ -135,7 +135,7 @@ impl Check<'_> {
 }
 
 /// Words of config.txt that the build sets itself.
-const OWN_FIRMWARE_WORDS: &[&str] = &[
+pub const OWN_FIRMWARE_WORDS: &[&str] = &[
     "arm_64bit",
     "auto_initramfs",
     "boot_ramdisk",
