@@ -17,6 +17,8 @@ need xz xz-utils
 need ssh openssh-client
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 if [ "$purpose" = test ]; then
+  # Machines of the Pi and arm64 tests.
+  need qemu-system-aarch64 qemu-system-arm
   # Judges of what we write: other people's readers of our formats.
   need mkfs.erofs erofs-utils
   need veritysetup cryptsetup-bin

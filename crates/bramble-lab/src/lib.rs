@@ -10,6 +10,7 @@ mod error;
 mod firmware;
 mod gateway;
 pub mod host;
+pub mod kvm;
 mod layout;
 mod nbd;
 mod process;

@@ -40,7 +40,7 @@ impl Accel {
 pub struct Computer {
     /// Its processor; `None` when it is one that no machine of ours has.
     pub arch: Option<Arch>,
-    /// Whether /dev/kvm can be opened for reading and writing.
+    /// Whether /dev/kvm makes virtual machines.
     pub kvm: bool,
     /// Whether it is a Mac.
     pub macos: bool,
@@ -50,7 +50,7 @@ impl Computer {
     /// Looks at this one.
     pub fn look() -> Computer {
         let arch = std::env::consts::ARCH.parse().ok();
-        let kvm = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+        let kvm = crate::kvm::check().is_ok();
         Computer { arch, kvm, macos: cfg!(target_os = "macos") }
     }
 
