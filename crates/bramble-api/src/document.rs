@@ -134,6 +134,38 @@ pub struct Interface {
     /// Routes: destination and next hop.
     #[serde(default)]
     pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
+    /// The wireless network it joins; its card is a wireless one. With the primary interface's hardware address it *is*
+    /// the primary interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wifi: Option<Wifi>,
+}
+
+/// A wireless network.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Wifi {
+    /// Its name, at most 32 bytes.
+    pub ssid: String,
+    /// Its passphrase (8 to 63 printable characters), or its key in 64 hexadecimal digits.
+    pub psk: String,
+}
+
+impl std::fmt::Debug for Wifi {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wifi").field("ssid", &self.ssid).finish_non_exhaustive()
+    }
+}
+
+impl Wifi {
+    /// Whether this can be a passphrase or key (IEEE 802.11-2020, J.4).
+    pub fn is_psk(text: &str) -> bool {
+        let printable = text.bytes().all(|b| (0x20..=0x7e).contains(&b));
+        match text.len() {
+            8..=63 => printable,
+            64 => text.bytes().all(|b| b.is_ascii_hexdigit()),
+            _ => false,
+        }
+    }
 }
 
 /// What the system is told beyond the release's own defaults.
@@ -154,6 +186,44 @@ pub struct System {
     /// iSCSI initiator name, stable for the node's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initiator_name: Option<String>,
+    /// Disks beside the one with the system.
+    #[serde(default)]
+    pub disks: Disks,
+}
+
+/// Disks beside the one with the system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Disks {
+    /// Where state lies, when not beside the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DiskName>,
+    /// Further ones.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+}
+
+/// What a disk is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskName {
+    /// Its serial number.
+    Serial(String),
+    /// Its world wide identifier.
+    Wwid(String),
+}
+
+/// A disk for what the user puts there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// The disk.
+    pub disk: DiskName,
+    /// Where its ext4 is mounted, below /var/mnt; without, it is used as it is, by the name /dev/disk/bramble/NAME.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<String>,
 }
 
 /// Remote shell for root with keys only.

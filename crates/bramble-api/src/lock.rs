@@ -43,6 +43,9 @@ pub struct Allocated {
     /// The newest release of each architecture.
     #[serde(default)]
     pub releases: BTreeMap<Arch, AllocatedRelease>,
+    /// Whose card founds the cluster; fixed when the first server's first card is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founder: Option<Founder>,
     /// By node name; a deleted node's entry stays, so that its number is not given again.
     #[serde(default)]
     pub nodes: BTreeMap<String, AllocatedNode>,
@@ -57,6 +60,19 @@ pub struct AllocatedNode {
     /// Its range of pods.
     pub pod_range: Ipv4Net,
     /// How many cards it has had: 1 for the first.
+    pub incarnation: u32,
+    /// Its last card may start a machine. A card that was not written to its end never counts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub written: bool,
+}
+
+/// The card that founds the cluster: no other card ever does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Founder {
+    /// The server.
+    pub node: String,
+    /// Which of its cards.
     pub incarnation: u32,
 }
 

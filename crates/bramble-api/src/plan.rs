@@ -90,8 +90,8 @@ pub enum StepKind {
         node: String,
         /// Kernel name of the disk, for people: what is written is known by more than its name.
         disk: String,
-        /// Leave the data partition as it is.
-        keep_data: bool,
+        /// What the new card starts with.
+        start: CardStart,
     },
     /// Start the lab's switch, gateway and disk server.
     LabStart,
@@ -104,8 +104,8 @@ pub enum StepKind {
     LabFlash {
         /// For which node.
         node: String,
-        /// Leave the data partition as it is.
-        keep_data: bool,
+        /// What the new card starts with.
+        start: CardStart,
     },
     /// Power a lab machine on.
     LabPower {
@@ -117,6 +117,19 @@ pub enum StepKind {
         /// For which node.
         node: String,
     },
+}
+
+/// What the machine of a new card starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CardStart {
+    /// Without data; it comes back to the cluster that is there.
+    #[default]
+    Empty,
+    /// With the data partition as it is on the disk.
+    KeepData,
+    /// Without data; it founds the cluster, of which nothing is left.
+    Found,
 }
 
 impl StepKind {

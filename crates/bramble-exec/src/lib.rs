@@ -1,5 +1,6 @@
 //! Runs a plan's steps through the hands: events, journal, resumable.
 
+mod cards;
 mod hands;
 mod journal;
 mod openssh;
@@ -7,6 +8,7 @@ mod project;
 mod run;
 mod vault;
 
+pub use cards::LabCards;
 pub use hands::{Builder, DiskPiece, NodeDisk, kubectl, lab_firmware, node_disk};
 pub use journal::{Journal, JournalError};
 pub use project::{Guard, Project, ProjectError, replace};

@@ -215,7 +215,7 @@ mod tests {
         let mut plan = plan(&[("a", &[]), ("b", &[]), ("c", &[])]);
         for step in &mut plan.steps {
             let (node, disk) = (step.id.0.clone(), "sdb".to_string());
-            step.kind = StepKind::FlashDisk { node, disk, keep_data: false };
+            step.kind = StepKind::FlashDisk { node, disk, start: Default::default() };
         }
         let sink = Collect::default();
         let hand = Meet(std::sync::Barrier::new(3));

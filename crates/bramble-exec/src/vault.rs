@@ -161,6 +161,7 @@ impl Vault {
             ssh_host_key: text("sshHostKey"),
             ssh_host_key_public: text("sshHostKeyPublic"),
             kubernetes,
+            secrets: BTreeMap::new(),
         })
     }
 

@@ -46,7 +46,9 @@ pub fn allocate<'a>(
             node: name.to_string(),
             given: number - 1,
         })?;
-        result.nodes.insert(name.to_string(), AllocatedNode { number, pod_range, incarnation: 1 });
+        result
+            .nodes
+            .insert(name.to_string(), AllocatedNode { number, pod_range, incarnation: 1, written: false });
         result.next_number = number + 1;
     }
     Ok(result)

@@ -2,11 +2,11 @@
 
 use crate::wanted::{board, role};
 use bramble_api::document::{
-    Addressing, Cni, ControlPlane, Datastore, Distribution, FORMAT, Interface, K3s, Kubernetes, Machine,
-    MachineDocument, Network, Ssh, System,
+    Addressing, Cni, ControlPlane, Datastore, DiskName, Disks, Distribution, FORMAT, Interface, K3s,
+    Kubernetes, Machine, MachineDocument, Network, Ssh, System, Volume, Wifi,
 };
 use bramble_api::lock::Lock;
-use bramble_spec::{Cluster, EffectiveNode, OrNone};
+use bramble_spec::{Cluster, DiskSelector, EffectiveNode, OrNone};
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -24,6 +24,8 @@ pub struct Identity {
     pub ssh_host_key_public: String,
     /// Certificates, keys and kubeconfigs below /etc/kubernetes.
     pub kubernetes: BTreeMap<String, String>,
+    /// Secrets that the file names for the node, by their names.
+    pub secrets: BTreeMap<String, String>,
 }
 
 /// What is the same for all documents of a run.
@@ -50,6 +52,24 @@ pub enum DocumentError {
     /// The cluster has no place where its API is reached.
     #[error("the cluster has no API endpoint")]
     NoEndpoint,
+    /// The secrets file lacks a secret that the file names.
+    #[error("{node}: the secrets file has no `user.{secret}`, which the file names for its Wi-Fi")]
+    NoSecret {
+        /// For which node.
+        node: String,
+        /// Its name.
+        secret: String,
+    },
+    /// A secret that no access point takes.
+    #[error(
+        "{node}: `user.{secret}` is no passphrase of Wi-Fi: 8 to 63 printable characters, or 64 hexadecimal digits"
+    )]
+    BadPassphrase {
+        /// For which node.
+        node: String,
+        /// Its name.
+        secret: String,
+    },
     /// The file asks for something this version cannot put on a machine.
     #[error("{node}: {what} is not served by this version")]
     NotServed {
@@ -92,16 +112,39 @@ pub fn document(
         sysctls: node.sysctls.clone(),
         trusted_cas: edition.trusted_cas.clone(),
         initiator_name: Some(initiator_name(cluster, node)),
+        disks: disks(node),
     };
     Ok(MachineDocument {
         format: FORMAT,
         cluster: cluster.metadata.name.to_string(),
         machine,
-        network: network(cluster, node),
+        network: network(cluster, node, identity)?,
         system,
         ssh,
         kubernetes: Some(kubernetes(cluster, node, lock, allocated.pod_range, identity, edition)?),
     })
+}
+
+/// The disks beside the one with the system. A disk that is named by its size is none of them: `check` refuses it.
+fn disks(node: &EffectiveNode) -> Disks {
+    let disk = |selector: &DiskSelector| match selector {
+        DiskSelector::Serial(serial) => Some(DiskName::Serial(serial.clone())),
+        DiskSelector::Wwid(wwid) => Some(DiskName::Wwid(wwid.clone())),
+        DiskSelector::Size(_) => None,
+    };
+    let volume = |volume: &bramble_spec::Volume| {
+        let mount = match volume.filesystem {
+            bramble_spec::Filesystem::None => None,
+            bramble_spec::Filesystem::Ext4 => {
+                Some(volume.mount.clone().unwrap_or_else(|| format!("/var/mnt/{}", volume.name)))
+            }
+        };
+        Some(Volume { name: volume.name.to_string(), disk: disk(&volume.selector)?, mount })
+    };
+    Disks {
+        data: node.data_disk.as_ref().and_then(disk),
+        volumes: node.volumes.iter().filter_map(volume).collect(),
+    }
 }
 
 /// RFC 3720: a name under a domain its owner held at a date. `home.arpa` is everybody's at home; the cluster's and
@@ -110,7 +153,22 @@ fn initiator_name(cluster: &Cluster, node: &EffectiveNode) -> String {
     format!("iqn.2026-01.arpa.home.bramble:{}.{}", cluster.metadata.name, node.name)
 }
 
-fn network(cluster: &Cluster, node: &EffectiveNode) -> Network {
+/// The wireless network of an interface, with its passphrase.
+fn wifi(
+    node: &EffectiveNode,
+    wanted: &bramble_spec::Wifi,
+    identity: &Identity,
+) -> Result<Wifi, DocumentError> {
+    let secret = wanted.psk.name.0.clone();
+    let node = || node.name.clone();
+    match identity.secrets.get(&secret) {
+        None => Err(DocumentError::NoSecret { node: node(), secret }),
+        Some(psk) if !Wifi::is_psk(psk) => Err(DocumentError::BadPassphrase { node: node(), secret }),
+        Some(psk) => Ok(Wifi { ssid: wanted.ssid.clone(), psk: psk.clone() }),
+    }
+}
+
+fn network(cluster: &Cluster, node: &EffectiveNode, identity: &Identity) -> Result<Network, DocumentError> {
     let site = &cluster.spec.network;
     let mut hosts: Vec<(Ipv4Addr, String)> =
         cluster.effective_nodes().into_iter().map(|n| (n.address, n.name)).collect();
@@ -118,15 +176,18 @@ fn network(cluster: &Cluster, node: &EffectiveNode) -> Network {
     let interfaces = node
         .interfaces
         .iter()
-        .map(|i| Interface {
-            name: i.name.to_string(),
-            mac: i.mac.map(|m| m.to_string()),
-            vlan: i.vlan,
-            mtu: i.mtu.map(u32::from),
-            address: i.address,
-            routes: i.routes.iter().map(|r| (r.to, r.via)).collect(),
+        .map(|i| {
+            Ok(Interface {
+                name: i.name.to_string(),
+                mac: i.mac.map(|m| m.to_string()),
+                vlan: i.vlan,
+                mtu: i.mtu.map(u32::from),
+                address: i.address,
+                routes: i.routes.iter().map(|r| (r.to, r.via)).collect(),
+                wifi: i.wifi.as_ref().map(|wanted| wifi(node, wanted, identity)).transpose()?,
+            })
         })
-        .collect();
+        .collect::<Result<_, DocumentError>>()?;
     let mut proxy = BTreeMap::new();
     if let OrNone::Is(settings) = &site.proxy {
         let mut put = |key: &str, value: Option<String>| value.map(|v| proxy.insert(key.to_string(), v));
@@ -139,7 +200,7 @@ fn network(cluster: &Cluster, node: &EffectiveNode) -> Network {
         direct.extend([site.subnet, site.pods, site.services].map(|net| net.to_string()));
         put("no_proxy", Some(direct.join(",")));
     }
-    Network {
+    Ok(Network {
         address: node.address,
         subnet: site.subnet,
         gateway: site.gateway,
@@ -155,7 +216,7 @@ fn network(cluster: &Cluster, node: &EffectiveNode) -> Network {
         interfaces,
         hosts,
         proxy,
-    }
+    })
 }
 
 fn kubernetes(
@@ -239,27 +300,27 @@ fn k3s(cluster: &Cluster, node: &EffectiveNode, lock: &Lock) -> K3s {
 
 /// Where a machine joins; `None` for the server that founds the cluster.
 ///
-/// The first server of the file founds it, with its first card. With another card it must not: the cluster lives on
-/// with the other servers, and founding again would make a second one of the same name. It joins one of them then. A
-/// server that is alone has nobody to join.
+/// One card founds it: the first card of the server that the lock names (of the first one of the file until it names
+/// one). With another card that server must not: the cluster lives on with the others, and founding again would make
+/// a second one of the same name. It joins one of them then. A server that is alone has nobody to join.
 fn join(cluster: &Cluster, node: &EffectiveNode, lock: &Lock) -> Option<String> {
-    let port = cluster.endpoint()?.port;
-    let servers: Vec<EffectiveNode> = cluster
-        .effective_nodes()
-        .into_iter()
-        .filter(|n| n.role == bramble_spec::Role::ControlPlane)
-        .collect();
-    let at = |address: Ipv4Addr| Some(format!("https://{address}:{port}"));
-    let first = servers.first()?;
+    let endpoint = cluster.endpoint()?;
+    let at = |address: Ipv4Addr| Some(format!("https://{address}:{}", endpoint.port));
     if node.role != bramble_spec::Role::ControlPlane {
         // Through the address that outlives any one server.
-        return at(cluster.endpoint()?.address);
+        return at(endpoint.address);
     }
-    if node.name != first.name {
-        return at(first.address);
+    let allocated = crate::settle_founder(&lock.allocated, cluster);
+    let founder = allocated.founder?;
+    let card = allocated.nodes.get(&node.name).map_or(1, |allocated| allocated.incarnation);
+    if node.name == founder.node && card == founder.incarnation {
+        return None;
     }
-    let cards = lock.allocated.nodes.get(&node.name).map_or(1, |allocated| allocated.incarnation);
-    if cards > 1 { at(servers.get(1)?.address) } else { None }
+    let nodes = cluster.effective_nodes();
+    let mut others =
+        nodes.iter().filter(|n| n.role == bramble_spec::Role::ControlPlane && n.name != node.name);
+    let founded = others.clone().find(|n| n.name == founder.node);
+    at(founded.or_else(|| others.next())?.address)
 }
 
 #[cfg(test)]
@@ -280,6 +341,7 @@ mod tests {
             ssh_host_key: "private".into(),
             ssh_host_key_public: "public".into(),
             kubernetes: [("pki/ca.crt".to_string(), "pem".to_string())].into(),
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -359,7 +421,9 @@ mod tests {
         let mut lock = Lock::default();
         let names = nodes.iter().map(|n| n.name.as_str());
         lock.allocated = crate::allocate(&lock.allocated, names, three.spec.network.pods).unwrap();
-        lock.allocated.nodes.get_mut("s1").unwrap().incarnation = 2;
+        for _ in 0..2 {
+            lock.allocated = crate::begin_card(&lock.allocated, &three, "s1", crate::NextCard::Another);
+        }
         let again = document(&three, &nodes[0], &lock, &identity(), &edition()).ok().unwrap();
         assert_eq!(k3s_of(&again).join.as_deref(), Some("https://192.168.1.12:6443"));
         let alone = K3S.replace(", vip: external", "").replace("192.168.1.10", "192.168.1.11");
@@ -372,6 +436,45 @@ mod tests {
         let again =
             document(&alone, &alone.effective_nodes()[0], &lock, &identity(), &edition()).ok().unwrap();
         assert_eq!(k3s_of(&again).join, None);
+    }
+
+    #[test]
+    fn wifi_gets_its_passphrase_and_nothing_shows_it() {
+        let text = K3S.replace(
+            "role: worker, address: 192.168.1.14",
+            "role: worker, address: 192.168.1.14, interfaces: [{ name: wlan0, wifi: { ssid: shed, psk: { secret: air } } }]",
+        );
+        let cluster = cluster(&text);
+        let nodes = cluster.effective_nodes();
+        let mut lock = Lock::default();
+        let names = nodes.iter().map(|n| n.name.as_str());
+        lock.allocated = crate::allocate(&lock.allocated, names, cluster.spec.network.pods).unwrap();
+        let mut identity = identity();
+        let mut render = |psk: Option<&str>| {
+            identity.secrets = psk.map(|p| ("air".to_string(), p.to_string())).into_iter().collect();
+            document(&cluster, &nodes[3], &lock, &identity, &edition())
+        };
+        assert!(matches!(render(None), Err(DocumentError::NoSecret { .. })));
+        let refused = render(Some("short")).err().unwrap();
+        assert!(
+            matches!(&refused, DocumentError::BadPassphrase { .. }) && !refused.to_string().contains("short")
+        );
+        let network = render(Some("correct horse")).ok().unwrap().network;
+        assert_eq!(network.interfaces[0].wifi.as_ref().unwrap().psk, "correct horse");
+        assert!(!format!("{network:?}").contains("horse"));
+    }
+
+    #[test]
+    fn disks_are_mounted_at_their_names_or_left_as_they_are() {
+        let text = K3S.replace(
+            "role: worker, address: 192.168.1.14",
+            "role: worker, address: 192.168.1.14, disks: { data: { serial: S1 }, volumes: [{ name: a, selector: { \
+             serial: S2 } }, { name: b, selector: { wwid: W }, filesystem: none }] }",
+        );
+        let disks = documents(&text).remove(3).system.disks;
+        assert_eq!(disks.data, Some(DiskName::Serial("S1".into())));
+        assert_eq!(disks.volumes[0].mount.as_deref(), Some("/var/mnt/a"));
+        assert_eq!((&disks.volumes[1].disk, &disks.volumes[1].mount), (&DiskName::Wwid("W".into()), &None));
     }
 
     #[test]

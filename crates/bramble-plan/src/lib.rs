@@ -4,6 +4,7 @@
 //! Nothing in this crate touches the world: no file, no clock, no network (its `clippy.toml` bans them).
 
 mod allocate;
+mod cards;
 mod document;
 mod lint;
 mod packages;
@@ -11,11 +12,14 @@ mod plan;
 mod wanted;
 
 pub use allocate::{AllocateError, allocate};
+pub use cards::{Cards, NextCard, begin_card, card_unfinished, cards, set_cards, settle_founder};
 pub use document::{DocumentError, Edition, Identity, document};
 pub use lint::{Finding, lint};
 pub use packages::{PackageRequest, request};
 pub use plan::{Inventory, PlannedNode, Purpose, Wanted, plan};
-pub use wanted::{arch, board, boards, firmware_lines, kernel_args, package_request, served, wanted};
+pub use wanted::{
+    arch, board, boards, firmware_lines, kernel_args, kernel_modules, package_request, served, wanted,
+};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};

@@ -3,7 +3,7 @@
 use crate::{Sources, digest};
 use bramble_api::lock::Lock;
 use bramble_api::names::Arch;
-use bramble_api::plan::{NotServed, Plan, Step, StepId, StepKind, Waiting};
+use bramble_api::plan::{CardStart, NotServed, Plan, Step, StepId, StepKind, Waiting};
 use std::collections::BTreeSet;
 
 /// A node as far as planning needs it.
@@ -67,8 +67,8 @@ pub enum Purpose {
     Flash {
         /// Each node with the kernel name of its disk.
         disks: Vec<(String, String)>,
-        /// Leave their data partitions as they are.
-        keep_data: bool,
+        /// What they start with.
+        start: CardStart,
     },
     /// Bring the lab up.
     LabUp {
@@ -79,8 +79,8 @@ pub enum Purpose {
     LabFlash {
         /// Of these machines.
         nodes: Vec<String>,
-        /// Leave their data partitions as they are.
-        keep_data: bool,
+        /// What they start with.
+        start: CardStart,
     },
 }
 
@@ -126,13 +126,13 @@ pub fn plan(
                 builder.image(node);
             }
         }
-        Purpose::Flash { disks, keep_data } => {
-            builder.flash(disks, *keep_data);
+        Purpose::Flash { disks, start } => {
+            builder.flash(disks, *start);
         }
         Purpose::LabUp { nodes } => builder.lab(nodes, inventory),
-        Purpose::LabFlash { nodes, keep_data } => {
+        Purpose::LabFlash { nodes, start } => {
             for node in wanted.nodes.iter().filter(|n| nodes.contains(&n.name)) {
-                builder.lab_flash(node, *keep_data);
+                builder.lab_flash(node, *start);
             }
         }
     }
@@ -248,7 +248,7 @@ impl Builder<'_> {
     }
 
     /// Everything that can fail without a disk comes first; the disks are last and side by side.
-    fn flash(&mut self, disks: &[(String, String)], keep_data: bool) {
+    fn flash(&mut self, disks: &[(String, String)], start: CardStart) {
         let wanted = self.wanted;
         let mut ready = Vec::new();
         for (name, disk) in disks {
@@ -268,26 +268,26 @@ impl Builder<'_> {
         for (name, disk, after) in ready {
             self.step(
                 format!("flash/{name}"),
-                StepKind::FlashDisk { node: name.clone(), disk: disk.clone(), keep_data },
+                StepKind::FlashDisk { node: name.clone(), disk: disk.clone(), start },
                 after,
                 format!("{disk} is to become {name}"),
             );
         }
     }
 
-    fn lab_flash(&mut self, node: &PlannedNode, keep_data: bool) {
+    fn lab_flash(&mut self, node: &PlannedNode, start: CardStart) {
         if !self.served(node) {
             return;
         }
         let release = self.release(node.arch);
         self.step(
             format!("lab-flash/{}", node.name),
-            StepKind::LabFlash { node: node.name.clone(), keep_data },
+            StepKind::LabFlash { node: node.name.clone(), start },
             vec![release],
-            if keep_data {
-                "its disk is to be written anew, data kept"
-            } else {
-                "its disk is to be written anew"
+            match start {
+                CardStart::Empty => "its disk is to be written anew",
+                CardStart::KeepData => "its disk is to be written anew, data kept",
+                CardStart::Found => "its disk is to be written anew, and found the cluster",
             },
         );
     }
@@ -397,7 +397,8 @@ mod tests {
 
     #[test]
     fn flashing_a_lab_machine_touches_no_other() {
-        let plan = make(&Lock::default(), Purpose::LabFlash { nodes: vec!["w".into()], keep_data: true });
+        let plan =
+            make(&Lock::default(), Purpose::LabFlash { nodes: vec!["w".into()], start: CardStart::KeepData });
         assert_eq!(ids(&plan)[3..], ["build-release/amd64", "lab-flash/w"]);
     }
 
@@ -405,7 +406,7 @@ mod tests {
     fn disks_come_last_and_beside_each_other() {
         let disks =
             vec![("w".into(), "sdb".into()), ("cp".into(), "sdc".into()), ("pi".into(), "sdd".into())];
-        let plan = make(&Lock::default(), Purpose::Flash { disks, keep_data: false });
+        let plan = make(&Lock::default(), Purpose::Flash { disks, start: CardStart::Empty });
         assert_eq!(
             ids(&plan)[3..],
             ["build-release/amd64", "issue-identity/w", "issue-identity/cp", "flash/w", "flash/cp"]

@@ -39,14 +39,37 @@ pub fn served(cluster: &Cluster, node: &EffectiveNode) -> bool {
 
 /// What Debian is asked for: one image serves all machines of an architecture, so it carries what any of them wants.
 pub fn package_request(cluster: &Cluster, of: Arch) -> PackageRequest {
-    let extra: BTreeSet<String> = cluster
-        .effective_nodes()
-        .into_iter()
-        .filter(|n| arch(n.arch) == of)
-        .flat_map(|n| n.packages)
-        .collect();
+    let nodes = cluster.effective_nodes();
+    let mut extra: BTreeSet<String> =
+        nodes.iter().filter(|n| arch(n.arch) == of).flat_map(|n| n.packages.clone()).collect();
+    for node in nodes.iter().filter(|n| arch(n.arch) == of && in_the_air(n)) {
+        extra.insert("wpasupplicant".to_string());
+        if board(node.board).is_pi() {
+            extra.insert("firmware-brcm80211".to_string());
+        }
+    }
     let extra: Vec<String> = extra.into_iter().collect();
     packages::request(of, true, cluster.spec.os.release.name(), &boards(cluster, of), &extra)
+}
+
+/// Whether a machine has a wireless card that it uses.
+fn in_the_air(node: &EffectiveNode) -> bool {
+    node.interfaces.iter().any(|interface| interface.wifi.is_some())
+}
+
+/// Kernel modules that machines of an architecture want beyond what every image has: those that the file names, and the
+/// drivers of a Pi's wireless card.
+pub fn kernel_modules(cluster: &Cluster, of: Arch) -> Vec<String> {
+    // brcmfmac asks for its vendor's part by name at run time.
+    const PI_WIFI: [&str; 3] = ["brcmfmac", "brcmfmac-wcc", "brcmfmac-cyw"];
+    let mut modules = BTreeSet::new();
+    for node in cluster.effective_nodes().into_iter().filter(|n| arch(n.arch) == of) {
+        if in_the_air(&node) && board(node.board).is_pi() {
+            modules.extend(PI_WIFI.map(String::from));
+        }
+        modules.extend(node.modules);
+    }
+    modules.into_iter().collect()
 }
 
 /// Words for the kernel's command line: those of all machines of the architecture, each once, in the file's order.

@@ -80,9 +80,5 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
 /// What cluster, roles and machines may state alike.
 fn level(when: &mut impl FnMut(bool, &str), path: &str, machine: &MachineSettings, os: &OsSettings) {
     when(machine.talos != Talos::default(), &format!("{path}.talos"));
-    when(machine.disks.volumes.as_ref().is_some_and(|v| !v.is_empty()), &format!("{path}.disks.volumes"));
-    for (index, interface) in machine.interfaces.iter().flatten().enumerate() {
-        when(interface.wifi.is_some(), &format!("{path}.interfaces[{index}].wifi"));
-    }
     when(matches!(os.updates, Some(OrNone::Is(_))), &format!("{path}.os.updates"));
 }

@@ -98,8 +98,14 @@ pub enum Command {
     Lab(Lab),
     /// Write a kubeconfig for the lab's cluster.
     Kubeconfig(Kubeconfig),
+    /// The site's network.
+    #[command(subcommand)]
+    Network(Network),
+    /// The secrets file by hand.
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Say what this computer lacks, and the command that mends it.
-    Doctor,
+    Doctor(Doctor),
     /// Print the JSON Schema of bramble.yaml.
     Schema,
     /// Print a completion script.
@@ -234,6 +240,9 @@ pub struct Flash {
     /// Leave the data partition as it is; the node takes it over.
     #[arg(long)]
     pub keep_data: bool,
+    /// Let this server's card found the cluster anew (k3s): only when nothing of the cluster is left.
+    #[arg(long, conflicts_with = "keep_data")]
+    pub found: bool,
     /// How long to wait for a disk that was pulled while it was written.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub patience: u64,
@@ -281,6 +290,9 @@ pub enum Lab {
         /// Leave the data partition as it is; the machine takes it over.
         #[arg(long)]
         keep_data: bool,
+        /// Let this server's card found the lab's cluster anew (k3s).
+        #[arg(long, conflicts_with = "keep_data")]
+        found: bool,
     },
     /// Stop the machines; their disks stay.
     Down {
@@ -346,6 +358,78 @@ fn lease(text: &str) -> Result<(String, Ipv4Addr), String> {
     let (node, address) = text.split_once('=').ok_or("expected NODE=ADDRESS")?;
     let address = address.parse().map_err(|e| format!("{address:?}: {e}"))?;
     Ok((node.to_string(), address))
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Say what is known of a board, and what to check on a real one.
+    #[arg(long, value_name = "BOARD")]
+    pub board: Option<String>,
+    /// In what form.
+    #[arg(short, long, value_enum, default_value_t = Output::Text, requires = "board")]
+    pub output: Output,
+}
+
+/// What can be asked of the site's network.
+#[derive(Debug, Subcommand)]
+pub enum Network {
+    /// What the router is to reserve for each machine, and what this computer sees of it.
+    Reservations {
+        /// In what form.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+/// What can be done with the secrets file.
+#[derive(Debug, Subcommand)]
+pub enum Secrets {
+    /// List the names in it; with a name, show what is there.
+    Show {
+        /// Keys joined with dots, or the name of a `{ secret: name }`.
+        name: Option<String>,
+        /// Show everything in clear.
+        #[arg(long, conflicts_with = "name")]
+        values: bool,
+        /// In what form.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Open it, or one value of it, in your editor; what is in clear lies in memory only.
+    Edit {
+        /// One value; a new name is a new secret.
+        name: Option<String>,
+    },
+    /// Give a secret another random value; without a name, give the file another key.
+    Rotate {
+        /// Which secret.
+        name: Option<String>,
+        /// Take the value from standard input instead.
+        #[arg(long, requires = "name")]
+        stdin: bool,
+    },
+    /// Let one more age key open it.
+    AddRecipient {
+        /// Its public key.
+        #[arg(value_name = "AGE1...", required_unless_present = "new")]
+        recipient: Option<String>,
+        /// Make a new key and print its private half once: a spare key for a drawer.
+        #[arg(long, conflicts_with = "recipient")]
+        new: bool,
+    },
+    /// Take a key away, and give the file another one of its own.
+    RemoveRecipient {
+        /// Its public key.
+        #[arg(value_name = "AGE1...")]
+        recipient: String,
+    },
+    /// Git's hook before a commit: refuse `*.sops.*` files that are not encrypted.
+    Hook {
+        /// Write it into this repository.
+        #[arg(long)]
+        install: bool,
+    },
 }
 
 /// Arguments of `kubeconfig`.

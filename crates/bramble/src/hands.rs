@@ -12,7 +12,7 @@ use bramble_api::plan::Plan;
 use bramble_api::stage::Stage;
 use bramble_console::Progress;
 use bramble_effects::{Cancel, Clock, Failure, Hand, Sink};
-use bramble_exec::{Builder, Journal, Vault};
+use bramble_exec::{Builder, Journal, LabCards, Vault};
 use bramble_secrets::SecretText;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,7 @@ fn house_builder<'a>(
         out: settings.project.build(),
         agent: &settings::agent,
         cmdline: vec![],
-        lab: false,
+        lab: None,
         clock: &Wall,
     }
 }
@@ -95,8 +95,8 @@ pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<
     let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
     let builder = house_builder(settings, &site, &open);
     run(settings, plan, &builder)?;
+    builder.keep_lock()?;
     let lock = builder.lock().clone();
-    settings.project.write_lock(&lock)?;
     Ok(Site { lock, ..site })
 }
 
@@ -112,8 +112,7 @@ pub(crate) fn run_flash(
     let builder = house_builder(settings, site, &open);
     let hand = flash::FlashHand::new(&builder, settings, disks);
     run(settings, plan, &hand)?;
-    let lock = builder.lock().clone();
-    settings.project.write_lock(&lock)?;
+    builder.keep_lock()?;
     Ok(())
 }
 
@@ -127,22 +126,22 @@ pub(crate) fn run_lab(
     let directory = crate::commands::lab::directory(settings);
     let vault = OnceLock::new();
     let open = || open_once(&vault, || Vault::of_lab(&directory, crate::commands::now()));
+    let (cards, lock) = LabCards::open(&directory, &site.lock)?;
     let builder = Builder {
         project: &settings.project,
         cluster: &site.cluster,
-        lock: Mutex::new(site.lock.clone()),
+        lock: Mutex::new(lock),
         vault: &open,
         out: directory.join("release"),
         agent: &settings::agent,
         // The lab's power cuts aim at the marks of the first boot.
         cmdline: vec!["bramble.marks".into()],
-        lab: true,
+        lab: Some(cards),
         clock: &Wall,
     };
     let hand = lab::LabHand { builder: &builder, directory: &directory, options, began: OnceLock::new() };
     run(settings, plan, &hand)?;
-    let lock = builder.lock().clone();
-    settings.project.write_lock(&lock)?;
+    builder.keep_lock()?;
     Ok(())
 }
 

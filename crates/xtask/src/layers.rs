@@ -60,7 +60,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-console",
         ],
     ),
-    ("bramble-node", 4, &["bramble-api", "bramble-partition", "bramble-kube"]),
+    ("bramble-node", 4, &["bramble-api", "bramble-disk", "bramble-partition", "bramble-kube"]),
     ("xtask", 9, &[]),
 ];
 

@@ -563,7 +563,7 @@ fn word(device: &Device) -> Word {
 }
 
 /// Whether the disk has the serial or identifier. `lsblk` shows WWIDs as `0x…` where the kernel says `naa.…`.
-fn has(device: &Device, expect: &Expect) -> bool {
+pub fn has(device: &Device, expect: &Expect) -> bool {
     let bare = |text: &str| {
         let lower = text.trim().to_lowercase();
         ["0x", "naa.", "eui.", "nvme."]

@@ -91,6 +91,9 @@ pub enum Told {
     Note(String),
     /// Something that is not as it should be, though it goes on.
     Warning(String),
+    /// Everything was written and read back but the head, which is written now: from here on the disk may start a
+    /// machine, also when writing the head fails.
+    Finishing,
 }
 
 /// What was done.
@@ -587,6 +590,7 @@ impl Run<'_> {
         let record = card::OFFSET as usize..(card::OFFSET + card::SIZE) as usize;
         bytes[record].copy_from_slice(&self.card(State::Done));
         self.sums.insert(head.start, Sha256::digest(&bytes).into());
+        (self.tell)(Told::Finishing);
         for attempt in 0..2 {
             self.put(held, 0, &bytes)?;
             self.sync(held)?;

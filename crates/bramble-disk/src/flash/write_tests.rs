@@ -101,6 +101,7 @@ fn a_card_is_written_whole_and_nothing_else_is_touched() {
     assert!(bench.dir.path().join("flash").read_dir().unwrap().next().is_none(), "the journal is gone");
     let told = bench.told.lock().unwrap();
     assert!(told.iter().any(|t| matches!(t, Told::Progress { phase: Phase::Verify, rate, .. } if *rate > 0)));
+    assert_eq!(told.iter().filter(|t| **t == Told::Finishing).count(), 1);
 }
 
 #[test]

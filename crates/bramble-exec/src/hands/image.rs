@@ -194,11 +194,30 @@ impl Builder<'_> {
             trusted_cas: self.trusted_cas()?,
         };
         let mut identity = self.identity(node)?;
+        for wifi in node.interfaces.iter().filter_map(|i| i.wifi.as_ref()) {
+            let name = &wifi.psk.name.0;
+            let psk = match &self.lab {
+                // A rehearsal knows no passphrase of the house; its machines have no wireless card either.
+                Some(_) => Some("a rehearsal".to_string()),
+                None => (self.vault)()?.get(&["user", name]).map(|text| text.expose().clone()),
+            };
+            identity.secrets.extend(psk.map(|psk| (name.clone(), psk)));
+        }
         if self.is_k3s() {
             identity.kubernetes.extend(self.k3s_registries()?);
         }
-        let document = bramble_plan::document(self.cluster, node, &self.lock(), &identity, &edition)
-            .map_err(|e| Failure::user(format!("cannot render the document of {}", node.name)).source(e))?;
+        let mut document = bramble_plan::document(self.cluster, node, &self.lock(), &identity, &edition)
+            .map_err(|e| {
+                Failure::user(format!("cannot render the document of {}", node.name)).source(e).hint(
+                    "`bramble check` says which secrets are missing; `bramble secrets edit NAME` adds one",
+                )
+            })?;
+        if self.lab.is_some() {
+            // The lab's cables carry what the house has in the air.
+            document.network.interfaces.retain(|interface| interface.wifi.is_none());
+            // And one disk a machine.
+            document.system.disks = Default::default();
+        }
         if self.is_k3s() {
             self.check_k3s(&document)?;
         }
@@ -228,6 +247,12 @@ impl Builder<'_> {
 
     /// Writes a node's image file. It holds the node's keys: mode 0600.
     pub(super) fn write_image(&self, name: &str, context: &Context<'_>) -> Result<Outcome, Failure> {
+        {
+            // A card made by hand from this image may be the one that founds.
+            let mut lock = self.lock();
+            lock.allocated = bramble_plan::settle_founder(&lock.allocated, self.cluster);
+        }
+        self.keep_lock()?;
         // The smallest disk: `flash` and the lab lay the table out for the disk they have.
         let size = bramble_api::layout::disk_min_size(bramble_plan::board(self.node(name)?.board));
         let disk = node_disk(self, name, size, false, context)?;

@@ -147,12 +147,11 @@ impl Builder<'_> {
         for (name, registry) in &spec.network.registries.0 {
             let login = match (&registry.username, &registry.password) {
                 // A rehearsal logs in nowhere.
-                (Some(username), Some(password)) if !self.lab => {
+                (Some(username), Some(password)) if self.lab.is_none() => {
                     let name = password.name.0.as_str();
                     let secret = (self.vault)()?.get(&["user", name]).ok_or_else(|| {
-                        Failure::user(format!("the secrets file has no `user.{name}`")).hint(
-                            "the password of a registry belongs there: `sops bramble.secrets.sops.yaml`",
-                        )
+                        Failure::user(format!("the secrets file has no `user.{name}`"))
+                            .hint("the password of a registry belongs there: `bramble secrets edit`")
                     })?;
                     Some((username.clone(), secret.expose().clone()))
                 }

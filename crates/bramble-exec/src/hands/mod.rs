@@ -6,6 +6,7 @@ mod packages;
 mod programs;
 mod release;
 
+use crate::cards::LabCards;
 use crate::project::{Project, ProjectError};
 use crate::vault::Vault;
 use bramble_api::event::Outcome;
@@ -13,6 +14,7 @@ use bramble_api::lock::Lock;
 use bramble_api::names::Arch;
 use bramble_api::plan::{Step, StepKind};
 use bramble_effects::{Clock, Context, Failure, Hand};
+use bramble_plan::NextCard;
 use bramble_spec::{Cluster, EffectiveNode};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,8 +40,8 @@ pub struct Builder<'a> {
     pub agent: &'a (dyn Fn(Arch) -> Option<PathBuf> + Sync),
     /// Words for the kernel's command line beside the file's.
     pub cmdline: Vec<String>,
-    /// Whether the releases go to lab machines.
-    pub lab: bool,
+    /// The lab's own count of cards, when the releases go to lab machines.
+    pub lab: Option<LabCards>,
     /// Tells the time.
     pub clock: &'a dyn Clock,
 }
@@ -51,9 +53,41 @@ impl Builder<'_> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the lock, if it changed.
-    fn keep_lock(&self) -> Result<(), Failure> {
-        self.project.write_lock(&self.lock()).map_err(from_project)
+    /// Writes the lock, if it changed. What a lab did to cards stays in the lab.
+    pub fn keep_lock(&self) -> Result<(), Failure> {
+        // Held over the writing: disks are written side by side, and an older lock must not come last.
+        let lock = self.lock();
+        match &self.lab {
+            None => self.project.write_lock(&lock).map_err(from_project),
+            Some(lab) => {
+                lab.keep(&lock.allocated)?;
+                self.project.write_lock(&lab.of_house(&lock)).map_err(from_project)
+            }
+        }
+    }
+
+    /// Counts a card of a node that is about to be written, durably, and gives it a new nonce unless it goes on.
+    pub fn begin_card(&self, node: &str, card: NextCard) -> Result<(), Failure> {
+        {
+            let mut lock = self.lock();
+            lock.allocated = bramble_plan::begin_card(&lock.allocated, self.cluster, node, card);
+        }
+        self.keep_lock()?;
+        if card == NextCard::GoesOn {
+            return Ok(());
+        }
+        let vault = (self.vault)()?;
+        vault.renew_incarnation(node)?;
+        vault.save(self.clock.now())
+    }
+
+    /// Takes the last card of a node back: it was not written to its end.
+    pub fn card_unfinished(&self, node: &str) -> Result<(), Failure> {
+        {
+            let mut lock = self.lock();
+            lock.allocated = bramble_plan::card_unfinished(&lock.allocated, node);
+        }
+        self.keep_lock()
     }
 
     /// A node of the file.

@@ -92,7 +92,7 @@ impl Builder<'_> {
 
     /// Downloads the locked packages of an architecture.
     pub(super) fn fetch_packages(&self, arch: Arch, context: &Context<'_>) -> Result<Outcome, Failure> {
-        let packages = self.locked(arch, self.lab)?;
+        let packages = self.locked(arch, self.lab.is_some())?;
         let cache = self.cache();
         let here = |p: &LockedPackage| std::fs::metadata(cache.deb(p)).is_ok_and(|m| m.len() == p.size);
         let missing = packages.iter().filter(|p| !here(p)).count();

@@ -39,6 +39,7 @@ const DISABLE: &[&str] = &[
     "nfs-client.target",
     "nfs-blkmap.service",
     "nftables.service",
+    "wpa_supplicant.service",
     "e2scrub_reap.service",
     "e2scrub_all.timer",
     "fstrim.timer",
@@ -156,7 +157,7 @@ impl Builder<'_> {
             let mut lock = self.lock();
             lock.users = assembled.users;
             // Rehearsing uses up no number.
-            if !self.lab {
+            if self.lab.is_none() {
                 lock.allocated.releases.insert(arch, AllocatedRelease { version, inputs });
             }
         }
@@ -169,12 +170,7 @@ impl Builder<'_> {
 
     /// Modules that any machine of the architecture asks for in the file: they stay though no board needs them.
     fn kernel_modules(&self, arch: Arch) -> Vec<String> {
-        let nodes = self.cluster.effective_nodes();
-        let of_arch = nodes.into_iter().filter(|n| bramble_plan::arch(n.arch) == arch);
-        let mut modules: Vec<String> = of_arch.flat_map(|n| n.modules).collect();
-        modules.sort();
-        modules.dedup();
-        modules
+        bramble_plan::kernel_modules(self.cluster, arch)
     }
 
     fn agent_bytes(&self, arch: Arch) -> Result<Vec<u8>, Failure> {

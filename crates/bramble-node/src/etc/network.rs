@@ -4,8 +4,8 @@
 //! networkd takes the first file by name that fits an interface, so further cards come before the primary one, whose
 //! file may fit any wired card.
 
-use super::{Entry, file, link};
-use bramble_api::document::{Addressing, Interface, Network};
+use super::{Entry, file, link, private};
+use bramble_api::document::{Addressing, Interface, Network, Wifi};
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,6 +13,9 @@ use std::fmt::Write;
 const DIRECTORY: &str = "/etc/systemd/network";
 /// A card, and nothing virtual that has its address: VLANs and bridges share the hardware address of what they lie on.
 const CARD: &str = "Type=ether\nKind=!*\n";
+/// A wireless card.
+const WIRELESS: &str = "Type=wlan\n";
+const WPA: &str = "/etc/wpa_supplicant";
 
 pub fn render(network: &Network) -> Vec<Entry> {
     let mut entries = vec![
@@ -39,6 +42,7 @@ pub fn render(network: &Network) -> Vec<Entry> {
     }
     for interface in &network.interfaces {
         entries.extend(further(network, interface, &vlans));
+        entries.extend(interface.wifi.iter().flat_map(|wifi| supplicant(&interface.name, wifi)));
     }
     // A card that only carries VLANs.
     for (card, names) in vlans.iter().filter_map(|(card, names)| card.map(|card| (card, names))) {
@@ -70,12 +74,37 @@ fn vlan_lines(names: Option<&[&str]>) -> String {
     names.unwrap_or_default().iter().map(|name| format!("VLAN={name}\n")).collect()
 }
 
+/// Whether this is the primary interface itself: a wireless card with its hardware address.
+fn is_primary(network: &Network, interface: &Interface) -> bool {
+    interface.wifi.is_some() && interface.mac.is_some() && interface.mac == network.mac
+}
+
+/// The machine joins a wireless network. Formats: wpa_supplicant.conf(5); the unit is Debian's own.
+fn supplicant(name: &str, wifi: &Wifi) -> [Entry; 2] {
+    // In hexadecimal, a name may have any bytes. A passphrase ends at the last quote of its line and has printable
+    // characters only; a key of 64 digits stands without quotes.
+    let ssid = hex::encode(&wifi.ssid);
+    let psk = if wifi.psk.len() == 64 { wifi.psk.clone() } else { format!("\"{}\"", wifi.psk) };
+    let text = format!(
+        "network={{\n\tssid={ssid}\n\tscan_ssid=1\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256 SAE\n\tieee80211w=1\n\tpsk={psk}\n}}\n"
+    );
+    let unit = format!("wpa_supplicant@{name}.service");
+    [
+        private(format!("{WPA}/wpa_supplicant-{name}.conf"), text),
+        link(
+            format!("/etc/systemd/system/multi-user.target.wants/{unit}"),
+            "/usr/lib/systemd/system/wpa_supplicant@.service",
+        ),
+    ]
+}
+
 fn primary_network(network: &Network, vlans: Option<&[&str]>) -> String {
     let mut text = String::from("[Match]\n");
     if let Some(mac) = &network.mac {
         let _ = writeln!(text, "MACAddress={mac}");
     }
-    text.push_str(CARD);
+    let wireless = network.interfaces.iter().any(|interface| is_primary(network, interface));
+    text.push_str(if wireless { WIRELESS } else { CARD });
     if let Some(mtu) = network.mtu {
         let _ = write!(text, "\n[Link]\nMTUBytes={mtu}\n");
     }
@@ -120,7 +149,21 @@ fn further(
     let name = &interface.name;
     let mut entries = Vec::new();
     let mut text = String::from("[Match]\n");
+    if interface.wifi.is_some() {
+        // Without a stated address, the machine's only wireless card. It is called as the file calls it.
+        let mac = interface.mac.iter().map(|mac| format!("MACAddress={mac}\n")).collect::<String>();
+        entries.push(file(
+            format!("{DIRECTORY}/10-bramble-{name}.link"),
+            format!("[Match]\n{mac}{WIRELESS}\n[Link]\nName={name}\n"),
+        ));
+        if is_primary(network, interface) {
+            // Its address is the machine's.
+            return entries;
+        }
+        let _ = write!(text, "{mac}{WIRELESS}");
+    }
     match (interface.vlan, &interface.mac) {
+        _ if interface.wifi.is_some() => {}
         (Some(vlan), _) => {
             let mtu = interface.mtu.map(|mtu| format!("MTUBytes={mtu}\n")).unwrap_or_default();
             entries.push(file(
@@ -143,6 +186,11 @@ fn further(
     }
     if let (Some(mtu), None) = (interface.mtu, interface.vlan) {
         let _ = write!(text, "\n[Link]\nMTUBytes={mtu}\n");
+    }
+    if interface.wifi.is_some() {
+        // Air comes and goes: nothing waits for it.
+        let head = if interface.mtu.is_some() { "" } else { "\n[Link]\n" };
+        let _ = writeln!(text, "{head}RequiredForOnline=no");
     }
     text.push_str("\n[Network]\n");
     match interface.address {
@@ -220,6 +268,7 @@ mod tests {
             mtu: None,
             address: address.map(|address| address.parse().unwrap()),
             routes: Vec::new(),
+            wifi: None,
         };
         let mut network = network();
         network.interfaces = vec![
@@ -253,5 +302,57 @@ mod tests {
         assert!(at("10-bramble-dca632000003.network").ends_with("LinkLocalAddressing=no\nVLAN=far\n"));
         // Only the card without its own entry gets a carrier file.
         assert!(!files.contains_key("/etc/systemd/network/10-bramble-dca632000002.network"));
+    }
+
+    fn wlan(mac: Option<&str>, psk: &str) -> Interface {
+        Interface {
+            name: "wlan0".into(),
+            mac: mac.map(Into::into),
+            vlan: None,
+            mtu: None,
+            address: None,
+            routes: Vec::new(),
+            wifi: Some(Wifi { ssid: "my \"shed\"".into(), psk: psk.into() }),
+        }
+    }
+
+    #[test]
+    fn a_machine_in_the_air_has_its_address_there() {
+        let mut network = network();
+        network.interfaces = vec![wlan(network.mac.clone().as_deref(), "correct \"horse\"")];
+        let entries = render(&network);
+        let files = files(&network);
+        assert!(files["/etc/systemd/network/20-bramble.network"].starts_with(
+            "[Match]\nMACAddress=dc:a6:32:00:00:01\nType=wlan\n\n[Network]\nAddress=192.168.1.11/24\n"
+        ));
+        assert_eq!(
+            files["/etc/systemd/network/10-bramble-wlan0.link"],
+            "[Match]\nMACAddress=dc:a6:32:00:00:01\nType=wlan\n\n[Link]\nName=wlan0\n"
+        );
+        assert!(!files.contains_key("/etc/systemd/network/10-bramble-wlan0.network"));
+        assert_eq!(
+            files["/etc/wpa_supplicant/wpa_supplicant-wlan0.conf"],
+            "network={\n\tssid=6d7920227368656422\n".to_string()
+                + "\tscan_ssid=1\n\tkey_mgmt=WPA-PSK WPA-PSK-SHA256 SAE\n\tieee80211w=1\n\tpsk=\"correct \"horse\"\"\n}\n"
+        );
+        let secret = entries.iter().find(|e| e.path().ends_with("wpa_supplicant-wlan0.conf"));
+        assert!(matches!(secret, Some(Entry::File { mode: 0o600, .. })));
+        assert!(entries.iter().any(|e| matches!(e, Entry::Link { path, target }
+            if path.ends_with("multi-user.target.wants/wpa_supplicant@wlan0.service")
+                && target == "/usr/lib/systemd/system/wpa_supplicant@.service")));
+    }
+
+    #[test]
+    fn air_beside_a_cable_is_waited_for_by_nobody() {
+        let mut network = network();
+        network.interfaces = vec![wlan(None, &"0a".repeat(32))];
+        let files = files(&network);
+        assert!(files["/etc/systemd/network/20-bramble.network"].contains("Type=ether"));
+        assert!(
+            files["/etc/systemd/network/10-bramble-wlan0.network"]
+                .starts_with("[Match]\nType=wlan\n\n[Link]\nRequiredForOnline=no\n\n[Network]\nDHCP=ipv4\n")
+        );
+        let key = format!("\tpsk={}\n", "0a".repeat(32));
+        assert!(files["/etc/wpa_supplicant/wpa_supplicant-wlan0.conf"].contains(&key));
     }
 }

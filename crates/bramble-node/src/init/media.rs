@@ -39,22 +39,11 @@ impl Partitions {
     }
 
     fn check(&mut self) -> Result<(), String> {
-        let _petting = watchdog::pet();
-        let node = self.data.path();
         note("checking the data file system");
-        let arguments = ["-p", &node.to_string_lossy()];
-        let (code, said) =
-            program::run(&self.root, "e2fsck", &arguments, || ()).map_err(|error| error.to_string())?;
-        // Bits, from e2fsck(8): 1 corrected, 2 corrected and restart a mounted root, 4 left uncorrected, 8 and more
-        // could not work.
-        match code {
-            0 => Ok(()),
-            1..=3 => {
-                self.noticed.push(format!("the data file system was repaired: {said}"));
-                Ok(())
-            }
-            _ => Err(format!("e2fsck gave up ({code}): {said}")),
+        if let Some(said) = fsck(&self.root, &self.data.path())? {
+            self.noticed.push(format!("the data file system was repaired: {said}"));
         }
+        Ok(())
     }
 
     /// Grows the mounted file system to its partition (`EXT4_IOC_RESIZE_FS`). Data that stays small is no reason not
@@ -105,16 +94,9 @@ impl Media for Partitions {
     }
 
     fn make(&mut self, uuid: &Incarnation) -> Result<(), Trouble> {
-        let _petting = watchdog::pet();
         let node = self.data.path();
-        let uuid = uuid_text(uuid);
-        // Lazy tables: an 8 GB card's would take minutes. No discard: some cards hang in it. No reserved blocks: every
-        // writer here is root, whom a reserve does not hold back.
-        let arguments = ["-q", "-F", "-L", "bramble-data", "-m", "0", "-U", &uuid, "-J", JOURNAL_MB, "-E"];
-        let node_text = node.to_string_lossy();
-        let arguments = [&arguments[..], &["lazy_itable_init=1,nodiscard", &node_text]].concat();
         let mut begun = false;
-        let (code, said) = program::run(&self.root, "mkfs.ext4", &arguments, || {
+        mkfs(&self.root, &node, "bramble-data", uuid, || {
             // The marker's place is inside the work: after mkfs has taken our own mark away.
             if !begun
                 && fs::File::open(&node).and_then(|f| read_exactly(&f, 0, 16)).is_ok_and(|b| b == [0; 16])
@@ -123,13 +105,10 @@ impl Media for Partitions {
                 mark("mkfs-begun");
             }
         })?;
-        if code != 0 {
-            return Err(Trouble::Program { program: "mkfs.ext4", why: format!("exit code {code}: {said}") });
-        }
         if !begun {
             mark("mkfs-begun");
         }
-        Ok(flush(&node)?)
+        Ok(())
     }
 
     fn mount(&mut self, superblock: &ext4::Superblock) -> Result<(), String> {
@@ -182,6 +161,42 @@ impl Media for Partitions {
             File::open(directory).and_then(|directory| directory.sync_all()).at("flush", directory)?;
         }
         Ok(())
+    }
+}
+
+/// Makes an ext4 on `node`, durably, `then` being called while it is made.
+pub fn mkfs(
+    root: &Path,
+    node: &Path,
+    label: &str,
+    uuid: &Incarnation,
+    then: impl FnMut(),
+) -> Result<(), Trouble> {
+    let _petting = watchdog::pet();
+    let uuid = uuid_text(uuid);
+    // Lazy tables: an 8 GB card's would take minutes. No discard: some cards hang in it. No reserved blocks: every
+    // writer here is root, whom a reserve does not hold back.
+    let arguments = ["-q", "-F", "-L", label, "-m", "0", "-U", &uuid, "-J", JOURNAL_MB, "-E"];
+    let node_text = node.to_string_lossy();
+    let arguments = [&arguments[..], &["lazy_itable_init=1,nodiscard", &node_text]].concat();
+    let (code, said) = program::run(root, "mkfs.ext4", &arguments, then)?;
+    if code != 0 {
+        return Err(Trouble::Program { program: "mkfs.ext4", why: format!("exit code {code}: {said}") });
+    }
+    Ok(flush(node)?)
+}
+
+/// Checks the ext4 on `node`; gives what was repaired, in e2fsck's words.
+pub fn fsck(root: &Path, node: &Path) -> Result<Option<String>, String> {
+    let _petting = watchdog::pet();
+    let arguments = ["-p", &node.to_string_lossy()];
+    let (code, said) = program::run(root, "e2fsck", &arguments, || ()).map_err(|error| error.to_string())?;
+    // Bits, from e2fsck(8): 1 corrected, 2 corrected and restart a mounted root, 4 left uncorrected, 8 and more
+    // could not work.
+    match code {
+        0 => Ok(None),
+        1..=3 => Ok(Some(said)),
+        _ => Err(format!("e2fsck gave up ({code}): {said}")),
     }
 }
 

@@ -14,6 +14,7 @@ mod program;
 mod slot;
 mod state;
 mod verity;
+mod volumes;
 mod watchdog;
 
 pub use first::parse as parse_document;
@@ -57,6 +58,8 @@ enum Failure {
     First(#[from] first::Trouble),
     #[error("{0}")]
     Mismatch(String),
+    #[error("{0}")]
+    State(String),
     #[error("this program was built for an architecture that Bramble does not know")]
     Arch,
 }
@@ -104,7 +107,6 @@ fn boot() -> Result<Infallible, Failure> {
     };
     let lent = places::lend(root)?;
     let settled = first::settle(&mut partitions, || stage(Stage::MakingData, "ext4"))?;
-    drop(lent);
     for sentence in settled.repaired.into_iter().chain(std::mem::take(&mut partitions.noticed)) {
         note(&sentence);
         found.repaired.push(sentence);
@@ -115,10 +117,16 @@ fn boot() -> Result<Infallible, Failure> {
     let bramble_api::document::Machine { name, generation, .. } = &document.machine;
     stage(Stage::Document, &format!("{name} generation {generation}"));
 
+    volumes::mount_data(root, &document).map_err(Failure::State)?;
     set_clock(&found.manifest, &document, root);
     places::make_etc(root, &etc::render(&found.manifest, &document))?;
     mark("etc-rendered");
     places::make_var(root)?;
+    for sentence in volumes::mount_volumes(root, &document)? {
+        note(&sentence);
+        found.repaired.push(sentence);
+    }
+    drop(lent);
     places::make_temporary(root)?;
     leave_word(&found)?;
     stage(Stage::System, "systemd");

@@ -4,13 +4,16 @@ use super::Check;
 use super::view::{At, Machine};
 use crate::labels::Labels;
 use crate::scalar::{Mac, Taint};
-use crate::types::{Addressing, Board, DiskSelector, Interface, Role, Volume};
+use crate::types::{Addressing, Board, DiskSelector, Filesystem, Interface, Role, Volume};
 use ipnet::Ipv4Net;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 /// Linux' limit for the name of an interface (IFNAMSIZ less its end).
 const INTERFACE_NAME: usize = 15;
+
+/// Longest name of a wireless network, in bytes (IEEE 802.11).
+const SSID: usize = 32;
 
 /// The smallest packet IPv4 must carry (RFC 791), and the largest that hardware at home does.
 const MTU: std::ops::RangeInclusive<u16> = 576..=9216;
@@ -51,8 +54,11 @@ impl Check<'_> {
             if let Some(interfaces) = machine.own::<Vec<Interface>>("interfaces") {
                 for (index, interface) in interfaces.value.iter().enumerate() {
                     let path = format!("{}[{index}]", interfaces.path);
-                    // VLANs share the card they lie on.
-                    if let Some(mac) = interface.mac.filter(|_| interface.vlan.is_none()) {
+                    // VLANs share the card they lie on; a machine without a cable has its address in the air.
+                    let primary = interface.wifi.is_some()
+                        && interface.mac.is_some()
+                        && interface.mac == machine.own::<Mac>("mac").map(|m| m.value);
+                    if let Some(mac) = interface.mac.filter(|_| interface.vlan.is_none() && !primary) {
                         own.push(("mac", mac.to_string(), format!("{path}.mac")));
                     }
                     if let Some(address) = interface.address {
@@ -144,6 +150,11 @@ impl Check<'_> {
         if let Some(interfaces) = self.view.effective::<Vec<Interface>>(machine, "interfaces") {
             self.interfaces(&interfaces);
         }
+        if let Some(data) =
+            self.view.disk(machine, "data").filter(|d| matches!(d.value, DiskSelector::Size(_)))
+        {
+            self.not_by_size(&data.path, &format!("{title}'s state"));
+        }
         if let Some(volumes) = self.view.effective::<Vec<Volume>>(machine, "disks.volumes") {
             self.volumes(&volumes);
         }
@@ -231,6 +242,10 @@ impl Check<'_> {
                     "a VLAN lies on a wired card",
                 );
             }
+            if let Some(ssid) = interface.wifi.as_ref().map(|w| &w.ssid).filter(|s| s.len() > SSID) {
+                let message = format!("`{ssid}` is too long for the name of a wireless network");
+                self.error("bad-value", &path("wifi.ssid"), message, "too long", "at most 32 bytes");
+            }
             if let Some(mtu) = interface.mtu {
                 self.mtu(mtu, &path("mtu"));
             }
@@ -259,15 +274,29 @@ impl Check<'_> {
                 self.error("duplicate-name", &path("name"), message, "second time", "give each its own name");
             }
             names.push(volume.name.as_str());
-            let below = volume.mount.strip_prefix("/var/mnt/");
+            if matches!(volume.selector, DiskSelector::Size(_)) {
+                self.not_by_size(&path("selector"), &format!("the volume `{}`", volume.name));
+            }
+            let Some(mount) = &volume.mount else { continue };
+            if volume.filesystem == Filesystem::None {
+                let message = format!("the volume `{}` has no file system to mount", volume.name);
+                self.error(
+                    "bad-value",
+                    &path("mount"),
+                    message,
+                    "nothing to mount",
+                    "leave `mount` away, or say `filesystem: ext4`",
+                );
+            }
+            let below = mount.strip_prefix("/var/mnt/");
             let plain = |p: &str| p.split('/').all(|part| !matches!(part, "" | "." | ".."));
             if !below.is_some_and(plain) {
-                let message = format!("`{}` is not a place for a volume", volume.mount);
+                let message = format!("`{mount}` is not a place for a volume");
                 let hint = format!("a path below /var/mnt: `/var/mnt/{}`", volume.name);
                 self.error("bad-value", &path("mount"), message, "wants a path below /var/mnt", &hint);
             }
-            if mounts.contains(&volume.mount.as_str()) {
-                let message = format!("`{}` is the place of two volumes", volume.mount);
+            if mounts.contains(&mount.as_str()) {
+                let message = format!("`{mount}` is the place of two volumes");
                 self.error(
                     "duplicate-mount",
                     &path("mount"),
@@ -276,8 +305,19 @@ impl Check<'_> {
                     "give each its own place",
                 );
             }
-            mounts.push(volume.mount.as_str());
+            mounts.push(mount.as_str());
         }
+    }
+
+    /// A machine cannot ask anybody which of two disks of one size is meant.
+    fn not_by_size(&mut self, path: &str, whose: &str) {
+        self.error(
+            "disk-selector",
+            path,
+            format!("the disk of {whose} is named by its size"),
+            "wants `serial` or `wwid`",
+            "`lsblk -o NAME,SERIAL,WWN` shows them; only a card that you put in yourself is known by its size",
+        );
     }
 
     fn roles(&mut self) {

@@ -238,7 +238,7 @@ impl Decode for DiskSelector {
 }
 
 record! {
-    /// A file system on a disk of its own.
+    /// A disk of its own, with a file system or as it is.
     pub struct Volume {
         /// Name for it, an RFC 1123 label.
         "name" name: Name,
@@ -246,8 +246,8 @@ record! {
         "selector" selector: DiskSelector,
         /// Kind of file system.
         "filesystem" filesystem: Filesystem = Filesystem::Ext4,
-        /// Where it is mounted, below /var/mnt.
-        "mount" mount: Text,
+        /// Where it is mounted, below /var/mnt; at its name there when absent.
+        "mount" mount: Option<Text> = None,
     }
 }
 
@@ -256,5 +256,7 @@ words! {
     pub enum Filesystem {
         /// ext4.
         Ext4 = "ext4",
+        /// None: the disk is used as it is, as /dev/disk/bramble/NAME.
+        None = "none",
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Problem> {
         ));
     }
     missing_secrets(settings, &checked);
+    super::secrets::refuse(&super::secrets::unencrypted(&settings.project.directory))?;
     let s = if nodes.len() == 1 { "" } else { "s" };
     bramble_console::say(&format!("{}: {} node{s}, no errors", settings.file_name(), nodes.len()));
     Ok(Exit::Done)

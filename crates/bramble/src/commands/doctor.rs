@@ -1,7 +1,9 @@
 //! `bramble doctor`: what this computer lacks, and the command that mends it.
 
+use crate::cli::Output;
 use crate::problem::Problem;
 use crate::settings::{Settings, agent};
+use bramble_api::board::Facts;
 use bramble_api::names::Arch;
 use bramble_console::{Exit, Table};
 use std::process::Command;
@@ -12,6 +14,60 @@ struct Finding {
     found: Result<String, String>,
     needed_for: &'static str,
     mend: &'static str,
+}
+
+/// What to look at on a real board of a kind, and what is known of it.
+pub(crate) fn board(name: &str, output: Output) -> Result<Exit, Problem> {
+    let board: bramble_spec::Board = super::init::parse(name, "board")?;
+    let board = bramble_plan::board(board);
+    let Some(facts) = bramble_api::board::facts(board) else {
+        bramble_console::say(&format!("{}: nothing beside UEFI firmware is asked of it", board.name()));
+        return Ok(Exit::Done);
+    };
+    if output == Output::Json {
+        bramble_console::json(facts);
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["model", "seen", "QEMU"]);
+    for model in facts.models {
+        table.row(&[model.name, model.seen.words(), model.emulated.unwrap_or("-")]);
+    }
+    bramble_console::data(&table.to_string());
+    checklist(facts).iter().for_each(|line| bramble_console::data(line));
+    Ok(Exit::Done)
+}
+
+/// What a person looks at on a real one, a line each.
+fn checklist(facts: &Facts) -> Vec<String> {
+    let mut lines = vec!["to check on a real one:".to_string()];
+    if let Some(loader) = facts.bootloader {
+        lines.push(format!(
+            "- its boot loader is of {} or later: `vcgencmd bootloader_version` in Raspberry Pi OS; `rpi-eeprom-update` brings a newer one",
+            loader.least
+        ));
+        lines.push(format!(
+            "- of {} or later, it says which partition it started; of {} or later, it looks for another when one does not start",
+            loader.reports_partition, loader.partition_walk
+        ));
+    }
+    lines.push(format!("- it has {} MiB of memory or more", facts.least_memory >> 20));
+    lines.push(format!(
+        "- its serial port ({}, 115200 baud) shows `bramble-node` and the stages of the boot",
+        facts.serial
+    ));
+    for driver in facts.network {
+        lines.push(format!("- after the start, {} is there ({})", driver.reason, driver.name));
+    }
+    lines.push(if facts.watchdog_emulated {
+        format!("- its watchdog ({}) restarts it within {} s", facts.watchdog.name, facts.watchdog_seconds)
+    } else {
+        format!(
+            "- its watchdog ({}) restarts it within {} s: no emulator shows that",
+            facts.watchdog.name, facts.watchdog_seconds
+        )
+    });
+    lines.extend(facts.notes.iter().map(|note| format!("- {note}")));
+    lines
 }
 
 /// Looks at everything and says it in a table; fails when something is missing that the lab or a build needs.
@@ -31,7 +87,7 @@ pub(crate) fn run(settings: &Settings) -> Result<Exit, Problem> {
         },
         Finding {
             what: "KVM",
-            found: kvm(),
+            found: bramble_lab::kvm::check().map(|()| "runs machines".to_string()),
             needed_for: "a lab at full speed; without it machines are emulated",
             mend: "enable virtualisation in the firmware and join the group kvm",
         },
@@ -88,14 +144,6 @@ fn version(program: &str, arguments: &[&str], mark: &str) -> Result<String, Stri
         .ok_or_else(|| format!("{program} does not say its version"))
 }
 
-fn kvm() -> Result<String, String> {
-    match std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => Ok("/dev/kvm".to_string()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err("no /dev/kvm".to_string()),
-        Err(e) => Err(format!("/dev/kvm: {e}")),
-    }
-}
-
 /// Space that a build needs: packages, programs, two releases.
 const SPACE_NEEDED: u64 = 8_000_000_000;
 
@@ -109,4 +157,21 @@ fn space(cache: &std::path::Path) -> Result<String, String> {
         .ok_or_else(|| "unknown".to_string())?;
     let text = format!("{} GB free at {}", free / 1_000_000_000, there.display());
     if free < SPACE_NEEDED { Err(text) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bramble_api::names::Board;
+
+    #[test]
+    fn every_pi_says_what_to_look_at() {
+        for board in [Board::Pi3, Board::Pi4, Board::Pi5] {
+            let facts = bramble_api::board::facts(board).unwrap();
+            let lines = checklist(facts);
+            assert!(lines.iter().any(|l| l.contains(facts.serial)));
+            assert_eq!(lines.iter().any(|l| l.contains("rpi-eeprom-update")), facts.bootloader.is_some());
+            assert!(facts.notes.iter().all(|note| lines.iter().any(|l| l.contains(note))));
+        }
+    }
 }

@@ -5,6 +5,7 @@ use crate::hands::{self, FlashTarget};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::site::Site;
+use bramble_api::plan::CardStart;
 use bramble_console::{Exit, Table};
 use bramble_disk::device::linux::Linux;
 use bramble_disk::device::{Device, Medium, size_text};
@@ -13,7 +14,7 @@ use bramble_disk::flash::guard::{self, How};
 use bramble_disk::flash::{Expect, Question, Refusal, Request};
 use bramble_effects::{Cancel, Failure};
 use bramble_plan::{Inventory, Purpose};
-use bramble_spec::{DiskSelector, EffectiveNode};
+use bramble_spec::{DiskSelector, Distribution, EffectiveNode, Role};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -34,6 +35,9 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Problem> {
     let nodes = site.cluster.effective_nodes();
     for (node, _) in &targets {
         site.known(node)?;
+    }
+    if args.found {
+        may_found(&site, &targets.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>())?;
     }
     // Before anyone is asked for a card: what cannot be built needs none.
     let names = |(node, _): &(String, Option<PathBuf>)| (node.clone(), "a disk".to_string());
@@ -81,8 +85,33 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Problem> {
     Ok(Exit::Done)
 }
 
+/// What the flags of `flash` and `lab flash` ask for; they exclude each other.
+pub(crate) fn card_start(keep_data: bool, found: bool) -> CardStart {
+    match (keep_data, found) {
+        (true, _) => CardStart::KeepData,
+        (false, true) => CardStart::Found,
+        (false, false) => CardStart::Empty,
+    }
+}
+
+/// Only a server of k3s founds: with another distribution or role the word would mean nothing.
+pub(crate) fn may_found(site: &Site, nodes: &[&str]) -> Result<(), Problem> {
+    let k3s = site.cluster.spec.kubernetes.distribution == Distribution::K3s;
+    let [name] = nodes else {
+        return Err(Failure::user("--found takes one node: one card founds the cluster").into());
+    };
+    let server =
+        site.cluster.effective_nodes().iter().any(|n| n.name == *name && n.role == Role::ControlPlane);
+    if k3s && server {
+        return Ok(());
+    }
+    Err(Failure::user(format!("{name} founds no cluster"))
+        .hint("--found is for a control plane of distribution k3s; leave it away")
+        .into())
+}
+
 fn purpose(disks: Vec<(String, String)>, args: &Args) -> Purpose {
-    Purpose::Flash { disks, keep_data: args.keep_data }
+    Purpose::Flash { disks, start: card_start(args.keep_data, args.found) }
 }
 
 fn plan(site: &Site, purpose: &Purpose) -> bramble_api::plan::Plan {

@@ -42,6 +42,11 @@ pub(crate) fn run(args: &Init, settings: &Settings) -> Result<Exit, Problem> {
         vault.signing_key()?;
         vault.save(super::now())?;
         bramble_console::say(&format!("{name}: written, for {} recipient(s)", recipients.len()));
+        if recipients.len() == 1 {
+            bramble_console::say(
+                "only one key opens it: `bramble secrets add-recipient --new` makes a spare one for a drawer",
+            );
+        }
     }
     bramble_console::say("next: `bramble check`, then `bramble lab up` to rehearse, or `bramble build`");
     Ok(Exit::Done)

@@ -5,6 +5,7 @@ use crate::hands;
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::site::Site;
+use bramble_api::plan::CardStart;
 use bramble_api::stage::Stage;
 use bramble_console::{Exit, Table};
 use bramble_effects::Failure;
@@ -27,7 +28,9 @@ pub(crate) fn run(words: Words, settings: &Settings) -> Result<Exit, Problem> {
             let options = hands::LabOptions { until, timeout, emulate, clock, leases, no_time };
             up(settings, &nodes, options, no_wait)
         }
-        Words::Flash { node, keep_data } => flash(settings, node, keep_data),
+        Words::Flash { node, keep_data, found } => {
+            flash(settings, node, super::flash::card_start(keep_data, found))
+        }
         Words::Down { destroy } => down(settings, destroy),
         Words::Status { output } => status(settings, output),
         Words::Console { node } => {
@@ -119,9 +122,12 @@ fn up(
     Ok(Exit::Done)
 }
 
-fn flash(settings: &Settings, node: String, keep_data: bool) -> Result<Exit, Problem> {
+fn flash(settings: &Settings, node: String, start: CardStart) -> Result<Exit, Problem> {
     let site = Site::load(settings)?;
     site.known(&node)?;
+    if start == CardStart::Found {
+        super::flash::may_found(&site, &[&node])?;
+    }
     let seen = inventory(settings);
     // Before anything is built: a disk is not written under a machine that uses it.
     if seen.lab_running.contains(&node) {
@@ -129,7 +135,7 @@ fn flash(settings: &Settings, node: String, keep_data: bool) -> Result<Exit, Pro
             .hint(format!("`bramble lab kill {node}` or `bramble lab down` switches it off"))
             .into());
     }
-    let purpose = Purpose::LabFlash { nodes: vec![node], keep_data };
+    let purpose = Purpose::LabFlash { nodes: vec![node], start };
     let plan = bramble_plan::plan(&site.wanted(), &site.sources(), &site.lock, &seen, &purpose);
     for left_out in &plan.waiting {
         bramble_console::warning(&format!("{}: {}", left_out.subject, left_out.on));

@@ -8,10 +8,12 @@ mod flash;
 mod init;
 mod kubeconfig;
 pub(crate) mod lab;
+mod network;
 mod plan;
+mod secrets;
 mod words;
 
-use crate::cli::{Add, Command};
+use crate::cli::{Add, Command, Network};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use bramble_console::Exit;
@@ -31,7 +33,12 @@ pub fn run(command: Command, settings: &Settings) -> Result<Exit, Problem> {
         Command::Flash(args) => flash::run(&args, settings),
         Command::Lab(args) => lab::run(args, settings),
         Command::Kubeconfig(args) => kubeconfig::run(&args, settings),
-        Command::Doctor => doctor::run(settings),
+        Command::Network(Network::Reservations { output }) => network::reservations(settings, output),
+        Command::Secrets(args) => secrets::run(args, settings),
+        Command::Doctor(args) => match args.board {
+            Some(name) => doctor::board(&name, args.output),
+            None => doctor::run(settings),
+        },
         Command::Schema => {
             bramble_console::json(&bramble_spec::json_schema());
             Ok(Exit::Done)

@@ -2,7 +2,7 @@
 
 use crate::settings::Settings;
 use bramble_api::event::{Event, Outcome, TransferPhase};
-use bramble_api::plan::{Step, StepKind};
+use bramble_api::plan::{CardStart, Step, StepKind};
 use bramble_disk::card::{Card, CardId, State};
 use bramble_disk::device::linux::Linux;
 use bramble_disk::flash::choose::ChooseError;
@@ -12,10 +12,12 @@ use bramble_disk::flash::{
 };
 use bramble_effects::{Context, Failure, Hand};
 use bramble_exec::{Builder, NodeDisk};
+use bramble_plan::NextCard;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -90,23 +92,31 @@ impl Content for Whole {
 impl Hand for FlashHand<'_> {
     fn perform(&self, step: &Step, context: &Context<'_>) -> Result<Outcome, Failure> {
         match &step.kind {
-            StepKind::FlashDisk { node, keep_data, .. } => self.flash(node, *keep_data, context),
+            StepKind::FlashDisk { node, start, .. } => self.flash(node, *start, context),
             _ => self.builder.perform(step, context),
         }
     }
 }
 
 impl FlashHand<'_> {
-    fn flash(&self, node: &str, keep_data: bool, context: &Context<'_>) -> Result<Outcome, Failure> {
+    fn flash(&self, node: &str, start: CardStart, context: &Context<'_>) -> Result<Outcome, Failure> {
         let Some(target) = self.targets.get(node) else {
             return Err(Failure::bug(format!("no disk was confirmed for {node}")));
         };
         let size = target.confirmed.identity().size;
         let vault = (self.builder.vault)()?;
         let now = self.builder.clock.now();
-        // Another card than every one before: what an old card still holds is not mistaken for this one's.
-        vault.renew_incarnation(node)?;
-        vault.save(now)?;
+        // Another card than every one before, so that what an old card still holds is not mistaken for this one's;
+        // but a card that was pulled in the middle, known by its record, is still the same one.
+        let incarnation = vault.identity(node)?.incarnation;
+        let goes_on = target
+            .confirmed
+            .card()
+            .is_some_and(|c| c.state == State::Writing && c.node == node && c.incarnation == incarnation);
+        let next = if goes_on && start != CardStart::Found { NextCard::GoesOn } else { next_card(start) };
+        let keep_data = start == CardStart::KeepData;
+        // Counted before it can start a machine.
+        self.builder.begin_card(node, next)?;
         let disk = Whole(bramble_exec::node_disk(self.builder, node, size, keep_data, context)?);
         let card = Card {
             id: card_id(&target.confirmed)?,
@@ -125,9 +135,22 @@ impl FlashHand<'_> {
             journals: &self.journals,
             patience: target.patience,
         };
-        let tell = |told| tell(context, told);
-        let report = flash(&self.site, &target.request, &job, context.cancel, &tell)
-            .map_err(|e| flash_failure(node, e))?;
+        let finishing = AtomicBool::new(false);
+        let tell = |told| {
+            if told == Told::Finishing {
+                finishing.store(true, Ordering::Relaxed);
+            }
+            tell(context, told);
+        };
+        let report = flash(&self.site, &target.request, &job, context.cancel, &tell).map_err(|e| {
+            // Nothing leads to what was written: this card starts no machine, and the next one takes its place.
+            if !finishing.load(Ordering::Relaxed)
+                && let Err(unkept) = self.builder.card_unfinished(node)
+            {
+                context.warn(format!("cannot take the card of {node} back in the lock: {}", unkept.what));
+            }
+            flash_failure(node, e)
+        })?;
         context.note(said(node, &target.confirmed, &report));
         Ok(Outcome::Done)
     }
@@ -172,6 +195,15 @@ fn tell(context: &Context<'_>, told: Told) {
         }),
         Told::Note(text) => context.note(text),
         Told::Warning(text) => context.warn(text),
+        Told::Finishing => {}
+    }
+}
+
+/// Which card follows a finished one.
+pub(super) fn next_card(start: CardStart) -> NextCard {
+    match start {
+        CardStart::Empty | CardStart::KeepData => NextCard::Another,
+        CardStart::Found => NextCard::Founds,
     }
 }
 

@@ -4,7 +4,7 @@ use super::LabOptions;
 use crate::commands::lab::failure;
 use bramble_api::event::{Event, Outcome, Unit};
 use bramble_api::names::Arch;
-use bramble_api::plan::{Step, StepKind};
+use bramble_api::plan::{CardStart, Step, StepKind};
 use bramble_api::stage::Stage;
 use bramble_effects::{Context, Failure, Hand};
 use bramble_exec::Builder;
@@ -12,6 +12,7 @@ use bramble_lab::{
     AccelChoice, BaseSegment, Boot, Dhcp, Firmware, Forward, Lab, LabEvent, LabMachine, LabSpec,
     MachineState, NetworkTime, PiBoard, PiHardware, Rtc,
 };
+use bramble_plan::NextCard;
 use bramble_spec::EffectiveNode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -39,7 +40,7 @@ impl Hand for LabHand<'_> {
     fn perform(&self, step: &Step, context: &Context<'_>) -> Result<Outcome, Failure> {
         match &step.kind {
             StepKind::LabDisk { node } => self.disk(node, context),
-            StepKind::LabFlash { node, keep_data } => self.flash(node, *keep_data, context),
+            StepKind::LabFlash { node, start } => self.flash(node, *start, context),
             StepKind::LabStart => self.start(context),
             StepKind::LabPower { node } => self.power(node),
             StepKind::LabReady { node } => self.ready(node, context),
@@ -65,6 +66,8 @@ impl LabHand<'_> {
         if list.exists() {
             return Ok(Outcome::Unchanged);
         }
+        // What no machine has seen yet is still the same card.
+        self.builder.begin_card(name, NextCard::GoesOn)?;
         let disk = bramble_exec::node_disk(self.builder, name, DISK_SIZE, false, context)?;
         let io = |source: std::io::Error| {
             Failure::user(format!("cannot make the lab disk of {name} in {}", pieces.display()))
@@ -80,15 +83,14 @@ impl LabHand<'_> {
     }
 
     /// Writes the release and a new incarnation over a machine's disk; a machine without one gets a fresh disk.
-    fn flash(&self, name: &str, keep_data: bool, context: &Context<'_>) -> Result<Outcome, Failure> {
+    fn flash(&self, name: &str, start: CardStart, context: &Context<'_>) -> Result<Outcome, Failure> {
         let lab = self.lab()?;
         let made = lab.spec().map_err(failure)?.is_some_and(|spec| spec.machine(name).is_some());
         if !made {
             return self.disk(name, context);
         }
-        let vault = (self.builder.vault)()?;
-        vault.renew_incarnation(name)?;
-        vault.save(self.builder.clock.now())?;
+        self.builder.begin_card(name, super::flash::next_card(start))?;
+        let keep_data = start == CardStart::KeepData;
         let disk = bramble_exec::node_disk(self.builder, name, DISK_SIZE, keep_data, context)?;
         let place = self.directory.join("flash").join(name);
         let io = |e: std::io::Error| Failure::user(format!("cannot use {}", place.display())).source(e);
