@@ -34,7 +34,7 @@ ready() { # ready DATASTORE
   check "node state" True "$(kubectl_in_lab get node n1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')"
   check "a second lab up changes nothing" 0 "$(bramble lab up --progress json 2>/dev/null | grep -c '"outcome":"done"' || true)"
   # The controllers make a namespace's service account a while after the node is Ready.
-  kubectl_in_lab wait --for=create serviceaccount/default --timeout=180s >/dev/null || bad "the default service account"
+  kubectl_in_lab wait --for=create serviceaccount/default --timeout=600s >/dev/null || bad "the default service account"
   kubectl_in_lab run hello --image=bramble.home.arpa/probe:1 --image-pull-policy=Never --restart=Never -- echo hello >/dev/null
   kubectl_in_lab wait pod/hello --for=jsonpath='{.status.phase}'=Succeeded --timeout=180s >/dev/null 2>&1 || true
   check "a pod's log" hello "$(kubectl_in_lab logs hello 2>/dev/null)"
@@ -149,7 +149,7 @@ pair() { # pair DATASTORE: a control plane and a worker; a pod on the worker rea
   check "the worker's label" shelf "$(kubectl_in_lab get node n2 -o 'jsonpath={.metadata.labels.tier}')"
   check "the worker's taint" dedicated=media:NoSchedule \
     "$(kubectl_in_lab get node n2 -o 'jsonpath={.spec.taints[0].key}={.spec.taints[0].value}:{.spec.taints[0].effect}')"
-  kubectl_in_lab wait --for=create serviceaccount/default --timeout=180s >/dev/null || bad "the default service account"
+  kubectl_in_lab wait --for=create serviceaccount/default --timeout=600s >/dev/null || bad "the default service account"
   kubectl_in_lab apply -f - >/dev/null <<'YAML'
 apiVersion: v1
 kind: Pod

@@ -34,7 +34,7 @@ bramble kubeconfig
 bramble lab kubectl get nodes -o wide
 
 say "a pod"
-bramble lab kubectl -- wait --for=create serviceaccount/default --timeout=180s >/dev/null
+bramble lab kubectl -- wait --for=create serviceaccount/default --timeout=600s >/dev/null
 bramble lab kubectl -- delete pod hello --ignore-not-found --wait=true >/dev/null
 bramble lab kubectl -- run hello --image=bramble.home.arpa/probe:1 --image-pull-policy=Never --restart=Never \
   -- echo "a pod says hello from bramble"
