@@ -137,6 +137,18 @@ impl StepKind {
     pub fn side_by_side(&self) -> bool {
         matches!(self, StepKind::FlashDisk { .. })
     }
+
+    /// Whether steps of this kind need the secrets file of the house, so that a run without it need not begin: what
+    /// comes before them may take an hour.
+    pub fn needs_secrets(&self) -> bool {
+        matches!(
+            self,
+            StepKind::BuildRelease { .. }
+                | StepKind::IssueIdentity { .. }
+                | StepKind::WriteImage { .. }
+                | StepKind::FlashDisk { .. }
+        )
+    }
 }
 
 /// A part of the file that this version keeps but does not act on.

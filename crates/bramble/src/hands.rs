@@ -94,7 +94,7 @@ pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<
     let vault = OnceLock::new();
     let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
     let builder = house_builder(settings, &site, &open);
-    run(settings, plan, &builder)?;
+    run(settings, plan, &builder, &open)?;
     builder.keep_lock()?;
     let lock = builder.lock().clone();
     Ok(Site { lock, ..site })
@@ -111,7 +111,7 @@ pub(crate) fn run_flash(
     let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
     let builder = house_builder(settings, site, &open);
     let hand = flash::FlashHand::new(&builder, settings, disks);
-    run(settings, plan, &hand)?;
+    run(settings, plan, &hand, &open)?;
     builder.keep_lock()?;
     Ok(())
 }
@@ -140,7 +140,7 @@ pub(crate) fn run_lab(
         clock: &Wall,
     };
     let hand = lab::LabHand { builder: &builder, directory: &directory, options, began: OnceLock::new() };
-    run(settings, plan, &hand)?;
+    run(settings, plan, &hand, &open)?;
     builder.keep_lock()?;
     Ok(())
 }
@@ -157,8 +157,16 @@ fn open_once(
 }
 
 /// Holds the project, journals, draws, and stops at Ctrl-C at the next safe place.
-fn run(settings: &Settings, plan: &Plan, hand: &dyn Hand) -> Result<(), Problem> {
+fn run<'v>(
+    settings: &Settings,
+    plan: &Plan,
+    hand: &dyn Hand,
+    open: &dyn Fn() -> Result<&'v Vault, Failure>,
+) -> Result<(), Problem> {
     let _guard = settings.project.acquire(&plan.purpose)?;
+    if plan.steps.iter().any(|step| step.kind.needs_secrets()) {
+        open()?;
+    }
     let journal = Journal::open(&settings.project.journals(), crate::commands::now())
         .map_err(|e| Failure::user(e.to_string()).source(e.source))?;
     let cancel = Cancel::default();
