@@ -226,6 +226,33 @@ pub struct Volume {
     pub mount: Option<String>,
 }
 
+/// Where releases come from, and when a machine may restart into one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Updates {
+    /// Directory of releases on a web server.
+    pub source: String,
+    /// When the machine may restart, in its local time; at any time when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Window>,
+    /// Seconds between two looks, in place of the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<u64>,
+}
+
+/// Hours of the day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Window {
+    /// Days on which it opens, Monday is 0; every day when empty.
+    #[serde(default)]
+    pub days: Vec<u8>,
+    /// Minute of the day at which it opens.
+    pub from: u16,
+    /// Minute of the day at which it closes; at or before `from`: on the next day.
+    pub to: u16,
+}
+
 /// Remote shell for root with keys only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -9,6 +9,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("bramble-api", 0, &[]),
     ("bramble-effects", 1, &["bramble-api"]),
     ("bramble-plan", 1, &["bramble-spec", "bramble-api"]),
+    ("bramble-upgrade", 1, &["bramble-api"]),
     ("bramble-secrets", 2, &[]),
     ("bramble-debian", 2, &["bramble-api"]),
     ("bramble-erofs", 2, &[]),
@@ -61,6 +62,11 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
         ],
     ),
     ("bramble-node", 4, &["bramble-api", "bramble-disk", "bramble-partition", "bramble-kube"]),
+    (
+        "bramble-sim",
+        9,
+        &["bramble-api", "bramble-disk", "bramble-fat", "bramble-partition", "bramble-upgrade"],
+    ),
     ("xtask", 9, &[]),
 ];
 

@@ -8,8 +8,8 @@ mod uefi;
 
 pub use pi::pi;
 pub use uefi::{
-    DISK_MIN_SIZE, ESP_SIZE, TYPE_DATA, TYPE_ESP, TYPE_IDENTITY, TYPE_ROOT, UKI_SIZE, loader_path, uefi,
-    uki_path, uki_size,
+    DISK_MIN_SIZE, ESP_SIZE, LOADER_CONF, TYPE_DATA, TYPE_ESP, TYPE_IDENTITY, TYPE_ROOT, UKI_SIZE,
+    loader_conf, loader_path, uefi, uki_path, uki_size,
 };
 
 use crate::names::{Board, Slot};

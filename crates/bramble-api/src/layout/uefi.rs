@@ -89,9 +89,31 @@ pub fn loader_path(arch: Arch) -> &'static str {
     }
 }
 
+/// Path of systemd-boot's configuration on the ESP.
+pub const LOADER_CONF: &str = "loader/loader.conf";
+
+/// The configuration that starts `slot`: always one sector, so that it changes whole or not at all.
+///
+/// No menu and no editor (who sits at the keyboard must not change the command line), and no entry for the
+/// firmware's own menu. Line ends fill the rest: systemd-boot passes over empty lines.
+pub fn loader_conf(slot: Slot) -> [u8; SECTOR as usize] {
+    let entry = uki_path(slot).rsplit('/').next().unwrap_or_default();
+    let text = format!("default {entry}\ntimeout 0\neditor no\nauto-firmware no\n");
+    let mut sector = [b'\n'; SECTOR as usize];
+    sector[..text.len()].copy_from_slice(text.as_bytes());
+    sector
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_configuration_is_one_sector_of_text() {
+        let (a, b) = (loader_conf(Slot::A), loader_conf(Slot::B));
+        assert!(a.starts_with(b"default slot-a.efi\ntimeout 0\n") && b.starts_with(b"default slot-b.efi\n"));
+        assert!(a.iter().all(|c| *c == b'\n' || (b' '..=b'~').contains(c)));
+    }
 
     #[test]
     fn partitions_are_aligned_and_do_not_overlap() {
