@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::format::SLOTS_IN_BLOCK;
+use crate::format::{FileType, SLOTS_IN_BLOCK};
 use crate::placement::{Extent, Place, Placement};
 use crate::tree::{Node, PlanError, ROOT, Tree};
 
@@ -11,6 +11,10 @@ const FIRST_FREE: u32 = 1;
 /// One part in this many is left free among the inodes and after the directories, for what later releases add: a
 /// Debian release of security fixes adds a handful of files, a point release some hundreds in 14,000.
 const SLACK_PART: u32 = 8;
+
+/// Behind a file one block in this many is left free, so that one that is rebuilt a little larger stays where it is. It
+/// costs 3 % of the image, in zeros.
+const FILE_SLACK_PART: u32 = 32;
 
 /// Free runs of blocks, without an end.
 struct Free {
@@ -37,6 +41,12 @@ impl Free {
             self.runs.insert(end, run_end);
         }
         true
+    }
+
+    /// Takes up to `blocks` that are free from `start` on.
+    fn reserve(&mut self, start: u32, blocks: u32) {
+        let free = self.runs.get(&start).map_or(0, |end| end - start);
+        let _ = self.take(Extent { start, blocks: blocks.min(free) });
     }
 
     /// Takes the first run of `blocks` that begins at `from` or later.
@@ -120,6 +130,8 @@ pub(crate) struct Places {
 /// 1. What has as many blocks as before, or fewer, stays.
 /// 2. What has grown stays if the blocks after it are free.
 /// 3. The rest goes to the first hole that is large enough, which at last is the end of the image.
+///
+/// Behind each file of some size a little is left free, for the second rule.
 pub(crate) fn place(
     tree: &Tree<'_>,
     build_time: u64,
@@ -142,13 +154,24 @@ pub(crate) fn place(
     // Only now is it known which blocks are free for inodes that find no slot.
     let nids = number(tree, build_time, &before, &mut slots, &mut free)?;
     keep(&blocks, &before, &mut extents, &mut free, |now, before| now > before);
+    let slack = |node: &Node<'_>, blocks: u32| {
+        if node.file_type() == FileType::File { blocks / FILE_SLACK_PART } else { 0 }
+    };
+    // What is new must not be put where others grow to.
+    for (node, extent) in tree.nodes.iter().zip(&extents) {
+        let Some(extent) = extent else { continue };
+        free.reserve(extent.start + extent.blocks, slack(node, extent.blocks));
+    }
     let mut data = Vec::with_capacity(extents.len());
     for ((node, extent), blocks) in tree.nodes.iter().zip(extents).zip(blocks) {
         let from = if node.is_directory() { FIRST_FREE } else { data_start };
         data.push(match extent {
             Some(extent) => extent,
             None if blocks == 0 => Extent::default(),
-            None => free.first_fit(blocks, from)?,
+            None => {
+                let with_slack = blocks.checked_add(slack(node, blocks)).ok_or(PlanError::TooLarge)?;
+                Extent { blocks, ..free.first_fit(with_slack, from)? }
+            }
         });
     }
 
