@@ -11,4 +11,5 @@ pub mod lock;
 pub mod manifest;
 pub mod names;
 pub mod plan;
+pub mod release;
 pub mod stage;

@@ -84,6 +84,10 @@ pub struct AllocatedRelease {
     pub version: u64,
     /// Digest of the inputs, hexadecimal.
     pub inputs: String,
+    /// SHA-256 of the placement of the release before, hexadecimal, when files were placed by it: the one thing beside
+    /// the inputs that the bytes depend on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed_by: Option<String>,
 }
 
 /// The Debian packages of one architecture.

@@ -186,6 +186,8 @@ pub mod path {
     pub const MANIFEST: &str = "/run/bramble/manifest.json";
     /// The agent inside the root image.
     pub const AGENT: &str = "/usr/bin/bramble-node";
+    /// Whom the machine trusts to sign releases, in the root image: JSON of [`crate::release::Anchor`].
+    pub const ANCHOR: &str = "/usr/lib/bramble/anchor.json";
     /// In the initramfs: Ed25519 public keys that may sign a release, one file a key, raw 32 bytes.
     pub const INITRAMFS_KEYS: &str = "/etc/bramble/keys";
     /// In the initramfs: module files to load, one absolute path a line, in order.

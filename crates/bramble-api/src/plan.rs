@@ -74,6 +74,11 @@ pub enum StepKind {
         /// For which architecture.
         arch: Arch,
     },
+    /// Put the release of one architecture where machines fetch it: manifest, pack, offer.
+    PublishRelease {
+        /// For which architecture.
+        arch: Arch,
+    },
     /// Make the keys and certificates of a node that has none, into the secrets file.
     IssueIdentity {
         /// For which node.

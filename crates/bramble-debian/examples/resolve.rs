@@ -3,6 +3,7 @@
 //!
 //! `cargo run --release -p bramble-debian --example resolve [-- CACHE [OUT]]`: CACHE is `~/.cache/bramble` unless
 //! stated; OUT is a directory for `set.ARCH.json` and `firmware.json` (what a lock would hold, with the files' paths).
+//! BRAMBLE_SUITES names the suites, BRAMBLE_KERNEL the kernel's package, where others are wanted.
 
 #![expect(clippy::print_stdout, reason = "an example talks to the person who runs it")]
 
@@ -31,10 +32,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = args.next().map(PathBuf::from);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let mirrors = Mirrors::choose(None, Path::new("/"));
-    let archive = Archive::debian("trixie", mirrors, Keyring::debian()?, Freshness::at(now));
+    let mut archive = Archive::debian("trixie", mirrors, Keyring::debian()?, Freshness::at(now));
+    if let Ok(suites) = std::env::var("BRAMBLE_SUITES") {
+        archive.suites = suites.split_whitespace().map(str::to_string).collect();
+    }
     for arch in Arch::ALL {
         let mut packages: Vec<String> = NODE.split_whitespace().map(str::to_string).collect();
-        packages.push(format!("linux-image-{arch}/trixie-backports"));
+        let kernel = std::env::var("BRAMBLE_KERNEL");
+        packages.push(kernel.unwrap_or_else(|_| format!("linux-image-{arch}/trixie-backports")));
         let node = Request {
             arch,
             packages,

@@ -1,7 +1,7 @@
 //! The secrets file as the project uses it: what stands where in it, made once and kept.
 //!
 //! ```yaml
-//! release: { signingKey: <hex> }
+//! release: { signingKey: <hex>, ... }   # the rest in `keys.rs`
 //! authorities: { client: { certificate, key, trusted }, ..., encryption: [...] }
 //! nodes:
 //!   n1: { incarnation, machineId, sshHostKey, sshHostKeyPublic, kubernetes: { <path>: <PEM> } }
@@ -102,6 +102,35 @@ impl Vault {
                 Some((key, text))
             })
             .collect()
+    }
+
+    /// The texts of a list at a place; none when nothing is there.
+    pub fn list(&self, place: &[&str]) -> Result<Vec<String>, Failure> {
+        let odd = || Failure::user(format!("{} has no list at {}", self.path.display(), place.join(".")));
+        let value = self.lock().get_value(place);
+        match value.as_ref().map(to_json) {
+            None | Some(serde_json::Value::Null) => Ok(Vec::new()),
+            Some(json) => serde_json::from_value(json).map_err(|_| odd()),
+        }
+    }
+
+    /// Puts a list of texts at a place, in memory.
+    pub fn set_list(&self, place: &[&str], texts: &[String]) -> Result<(), Failure> {
+        let value = Value::List(texts.iter().map(|text| Value::text(text.clone())).collect());
+        self.lock().set_value(place, value).map_err(|e| {
+            Failure::user(format!("{} has something else at {}", self.path.display(), place.join(".")))
+                .source(e)
+        })
+    }
+
+    /// Who can open the file.
+    pub fn recipients(&self) -> Result<Vec<Recipient>, Failure> {
+        let parse = |text: &String| {
+            text.parse().map_err(|_| {
+                Failure::user(format!("{} names {text:?}, which is no age recipient", self.path.display()))
+            })
+        };
+        self.lock().recipients().iter().map(parse).collect()
     }
 
     /// The text at a place, made now when nothing is there. [`Vault::save`] keeps it.
@@ -252,7 +281,7 @@ fn from_json(value: serde_json::Value) -> Value {
     }
 }
 
-fn timestamp(now: u64) -> jiff::Timestamp {
+pub(crate) fn timestamp(now: u64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(now.try_into().unwrap_or(i64::MAX)).unwrap_or_default()
 }
 

@@ -3,7 +3,7 @@
 //! usage: release ARCH PACKAGES.json AGENT OUT [BOARD DISK.img [DOCUMENT.json]]
 //!
 //! PACKAGES.json is a list of locked packages, each with `path` beside the lock's own fields. The signing key is made
-//! of zeros: what this builds is for this computer only.
+//! of zeros: what this builds is for this computer only. BRAMBLE_FROM names an earlier build, by which files are placed.
 
 #![expect(clippy::print_stdout, reason = "an example says what it measured")]
 
@@ -14,6 +14,7 @@ use bramble_debian::assemble::{AssembleInput, ExtraBody, ExtraFile, assemble};
 use bramble_image::disk::{self, DiskInput};
 use bramble_image::firmware::Firmware;
 use bramble_image::modules::boards_of;
+use bramble_image::publish::Before;
 use bramble_image::release::{self, ReleaseInput};
 use bramble_secrets::{Secret, SecretBytes};
 use std::path::PathBuf;
@@ -64,10 +65,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let firmware = Firmware::take(&mut assembled.tree);
     println!("assembled in {:?}: {:?}", started.elapsed(), assembled.report.steps);
     let started = Instant::now();
-    let release = release::build(&ReleaseInput {
+    let before = match std::env::var_os("BRAMBLE_FROM") {
+        Some(from) => Before::find(from.as_ref(), arch)?.into_iter().next(),
+        None => None,
+    };
+    let placement = before.as_ref().and_then(Before::placement);
+    let input = ReleaseInput {
         inputs: format!("{started:?}"),
         cluster: "example".to_string(),
-        version: 1,
+        version: before.as_ref().map_or(1, |before| before.manifest.version + 1),
+        floor: 0,
         time: 1_790_000_000,
         arch,
         boards: boards_of(arch).to_vec(),
@@ -78,11 +85,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         firmware_lines: Vec::new(),
         cmdline: Vec::new(),
         signing_key: &Secret::new([0; 32]),
+        trusted: Vec::new(),
         kubernetes: None,
         tool: env!("CARGO_PKG_VERSION").to_string(),
         sbom: &assembled.sbom,
         out: out.into(),
-    })?;
+    };
+    let release = release::build_after(&input, placement.as_ref())?;
     println!("built in {:?}: {:?}", started.elapsed(), release.steps);
     println!("{:?}, slot {} % full", release.sizes, release.slot_percent);
     if let [board, image, document @ ..] = rest {

@@ -12,6 +12,7 @@ pub mod esp;
 pub mod firmware;
 pub mod initramfs;
 pub mod modules;
+pub mod publish;
 pub mod release;
 mod root;
 pub mod uki;

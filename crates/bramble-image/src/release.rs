@@ -14,13 +14,14 @@ use crate::uki::{Uki, UkiError};
 use crate::{derive, disk};
 use bramble_api::layout::pi::{BOOT_SELECT_SIZE, BOOT_SIZE};
 use bramble_api::layout::{BLOCK, ESP_SIZE, MANIFEST_SIZE, ROOT_SIZE, SLOT_FULL_PERCENT, uki_path, uki_size};
-use bramble_api::manifest::{Image, Manifest, Signed};
+use bramble_api::manifest::{Image, Kubernetes, Manifest, Signed};
 use bramble_api::names::{Arch, Board, Slot};
+use bramble_api::release::PublicKey;
 use bramble_debian::depmod::{Kernel, KernelError};
 use bramble_debian::tree::Tree;
 use bramble_erofs::Placement;
 use bramble_secrets::Secret;
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, TryLockError};
@@ -39,6 +40,9 @@ const SBOM: &str = "sbom.json";
 const RECORD: &str = "release.json";
 const LOCK: &str = ".lock";
 
+/// The least level of agent ([`bramble_api::release::AGENT`]) that can install what is built here.
+const MIN_AGENT: u32 = 1;
+
 /// All that a release depends on.
 #[derive(Debug)]
 pub struct ReleaseInput<'a> {
@@ -49,6 +53,8 @@ pub struct ReleaseInput<'a> {
     pub cluster: String,
     /// Number of the release.
     pub version: u64,
+    /// The oldest release that may run where this one was committed.
+    pub floor: u64,
     /// Seconds since the epoch; no machine's clock starts before it.
     pub time: u64,
     /// Architecture.
@@ -69,8 +75,11 @@ pub struct ReleaseInput<'a> {
     pub cmdline: Vec<String>,
     /// Ed25519 secret key; its public half goes into the initramfs.
     pub signing_key: &'a Secret<[u8; 32]>,
-    /// Kubernetes version with `v`.
-    pub kubernetes: Option<String>,
+    /// Public Ed25519 keys whose releases pid 1 starts as well: those of before a new signing key was made, with one of
+    /// which the other slot may be signed.
+    pub trusted: Vec<[u8; 32]>,
+    /// Kubernetes, if the tree has it.
+    pub kubernetes: Option<Kubernetes>,
     /// Version of the tool.
     pub tool: String,
     /// Bill of materials, kept beside the release as it is.
@@ -405,9 +414,11 @@ pub fn build_after(input: &ReleaseInput<'_>, previous: Option<&Placement>) -> Re
         format: 1,
         cluster: input.cluster.clone(),
         version: input.version,
+        floor: input.floor,
         time: input.time,
         arch: input.arch,
         boards: input.boards.clone(),
+        min_agent: MIN_AGENT,
         root_size: size,
         verity_size: tree_size,
         verity_root: hex::encode(root_hash),
@@ -418,7 +429,7 @@ pub fn build_after(input: &ReleaseInput<'_>, previous: Option<&Placement>) -> Re
         kubernetes: input.kubernetes.clone(),
         tool: input.tool.clone(),
     };
-    let signed = sign(&manifest, &key)?;
+    let signed = Signed::sign(&manifest, &key).map_err(|_| BuildError::Manifest)?;
     let area = signed.to_area().ok_or(BuildError::Manifest)?;
     replace(&out.join(MANIFEST), |file| io::Write::write_all(&mut &*file, &area))?;
 
@@ -451,7 +462,8 @@ fn initramfs(input: &ReleaseInput<'_>, key: &VerifyingKey) -> Result<Vec<u8>, Bu
     firmware::check_drivers(&input.boards, input.kernel, &found)?;
     let files: Vec<_> =
         found.iter().map(|m| ModuleFile { path: module_path(&m.path.to_text()), bytes: &m.bytes }).collect();
-    let parts = Initramfs { agent: input.agent, modules: &files, keys: &[key.to_bytes()] };
+    let keys = [&[key.to_bytes()], &input.trusted[..]].concat();
+    let parts = Initramfs { agent: input.agent, modules: &files, keys: &keys };
     parts.compressed().map_err(|source| BuildError::Write { path: input.out.join(UKI), source })
 }
 
@@ -629,14 +641,6 @@ fn write_volume(path: &Path, volume: &bramble_fat::Volume<'_>, zeros_end: u64) -
     Ok(runs)
 }
 
-fn sign(manifest: &Manifest, key: &SigningKey) -> Result<Signed, BuildError> {
-    let json = serde_json::to_vec(manifest).map_err(|_| BuildError::Manifest)?;
-    let mut signed =
-        Signed { key: Sha256::digest(key.verifying_key().as_bytes()).into(), signature: [0; 64], json };
-    signed.signature = key.sign(&signed.message()).to_bytes();
-    Ok(signed)
-}
-
 /// Writes a file under another name and renames it.
 fn replace(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<(), BuildError> {
     let failed = |source| BuildError::Write { path: path.to_path_buf(), source };
@@ -671,8 +675,7 @@ pub fn open(directory: &Path) -> Result<Release, OpenError> {
     let record: Record =
         serde_json::from_slice(&text).map_err(|_| damaged(RECORD, "not a record of a release"))?;
     let signed = Signed::parse(&read(MANIFEST)?).map_err(|_| damaged(MANIFEST, "not a manifest"))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&signed.json).map_err(|_| damaged(MANIFEST, "not a manifest"))?;
+    let manifest = signed.read().map_err(|_| damaged(MANIFEST, "not a manifest"))?;
     let mut files = vec![(ROOT, manifest.root_size + manifest.verity_size), (MANIFEST, MANIFEST_SIZE)];
     if let Some(uki) = &manifest.uki {
         files.extend([(UKI, uki.size), (ESP, ESP_SIZE)]);
@@ -713,13 +716,32 @@ impl Release {
     /// Whether this key signed the manifest.
     pub fn is_signed_by(&self, key: &Secret<[u8; 32]>) -> bool {
         let key = SigningKey::from_bytes(key.expose()).verifying_key();
-        let signature = Signature::from_bytes(&self.signed.signature);
-        key.verify_strict(&self.signed.message(), &signature).is_ok()
+        self.signed.signer(&[PublicKey(key.to_bytes())]).is_ok()
     }
 
-    /// Where the release before had its files, for [`build_after`]; `None` when that is not known any more.
-    pub fn placement(&self) -> Option<Placement> {
-        fs::read_to_string(self.directory.join(PLACEMENT)).ok()?.parse().ok()
+    /// Where it has its files, as text, for [`build_after`] of the next; `None` when that is not known any more.
+    pub fn placement_text(&self) -> Option<String> {
+        fs::read_to_string(self.directory.join(PLACEMENT)).ok()
+    }
+
+    /// The bill of materials, as it was given.
+    pub fn sbom(&self) -> Option<Vec<u8>> {
+        fs::read(self.directory.join(SBOM)).ok()
+    }
+
+    /// The manifest as it is published: as the slot has it, without the zeros behind it.
+    pub fn manifest_bytes(&self) -> Vec<u8> {
+        self.signed.to_bytes()
+    }
+
+    /// The manifest's JSON, as signed.
+    pub fn json(&self) -> &[u8] {
+        &self.signed.json
+    }
+
+    /// Path of the image of a root slot: root and hash tree.
+    pub fn root(&self) -> PathBuf {
+        self.directory.join(ROOT)
     }
 
     /// Path of the unified kernel image, without padding; there is none in a release for Pis alone.
@@ -772,4 +794,4 @@ impl Release {
 
 #[cfg(test)]
 #[path = "release_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -20,17 +20,17 @@ fn agent() -> Vec<u8> {
     elf
 }
 
-struct Parts {
-    dir: tempfile::TempDir,
-    tree: Tree,
+pub(crate) struct Parts {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) tree: Tree,
     kernel: Kernel,
     agent: Vec<u8>,
     firmware: Firmware,
-    key: Secret<[u8; 32]>,
+    pub(crate) key: Secret<[u8; 32]>,
 }
 
 /// A tree with little in it, and a kernel with everything that the boards need built in.
-fn parts() -> Parts {
+pub(crate) fn parts() -> Parts {
     let dir = tempfile::tempdir().unwrap();
     let mut tree = Tree::new();
     let efi = "usr/lib/systemd/boot/efi";
@@ -51,11 +51,12 @@ fn parts() -> Parts {
 }
 
 impl Parts {
-    fn input(&self, out: &str) -> ReleaseInput<'_> {
+    pub(crate) fn input(&self, out: &str) -> ReleaseInput<'_> {
         ReleaseInput {
             inputs: "digest".to_string(),
             cluster: "home".to_string(),
             version: 4,
+            floor: 0,
             time: 1_700_000_000,
             arch: Arch::Amd64,
             boards: vec![Board::UefiAmd64],
@@ -66,6 +67,7 @@ impl Parts {
             firmware_lines: Vec::new(),
             cmdline: vec!["x=1".to_string()],
             signing_key: &self.key,
+            trusted: Vec::new(),
             kubernetes: None,
             tool: "0.1.0".to_string(),
             sbom: b"{}",

@@ -63,6 +63,11 @@ pub enum Purpose {
         /// Write disk images, with identities, for these.
         images: Vec<String>,
     },
+    /// Build releases and put them where machines fetch them.
+    Release {
+        /// For these architectures; all that the file uses when empty.
+        archs: Vec<Arch>,
+    },
     /// Write nodes onto disks that were confirmed.
     Flash {
         /// Each node with the kernel name of its disk.
@@ -91,6 +96,7 @@ impl Purpose {
             Purpose::Lock { .. } => "lock",
             Purpose::Fetch { .. } => "fetch",
             Purpose::Build { .. } => "build",
+            Purpose::Release { .. } => "release",
             Purpose::Flash { .. } => "flash",
             Purpose::LabUp { .. } => "lab up",
             Purpose::LabFlash { .. } => "lab flash",
@@ -124,6 +130,17 @@ pub fn plan(
             }
             for node in wanted.nodes.iter().filter(|n| images.contains(&n.name)) {
                 builder.image(node);
+            }
+        }
+        Purpose::Release { archs } => {
+            for arch in builder.archs(archs) {
+                let built = builder.release(arch);
+                builder.step(
+                    format!("publish-release/{arch}"),
+                    StepKind::PublishRelease { arch },
+                    vec![built],
+                    format!("machines of {arch} update themselves from it"),
+                );
             }
         }
         Purpose::Flash { disks, start } => {
@@ -413,6 +430,13 @@ mod tests {
         );
         assert_eq!(plan.waiting[0].subject, "pi");
         assert!(plan.steps.iter().rev().take(2).all(|s| s.kind.side_by_side()));
+    }
+
+    #[test]
+    fn a_release_is_built_before_it_is_published() {
+        let plan = make(&Lock::default(), Purpose::Release { archs: vec![Arch::Amd64] });
+        assert_eq!(ids(&plan)[3..], ["build-release/amd64", "publish-release/amd64"]);
+        assert_eq!(plan.steps[4].after, [StepId("build-release/amd64".into())]);
     }
 
     #[test]

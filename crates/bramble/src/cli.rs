@@ -1,7 +1,7 @@
 //! The command line: words only. What they mean is in `settings.rs` and `commands/`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// One file in git becomes a home Kubernetes cluster that installs itself.
@@ -91,6 +91,13 @@ pub enum Command {
     Plan(Plan),
     /// Build the images.
     Build(Build),
+    /// Build a release and put it, signed, where machines fetch it.
+    Release(Release),
+    /// Serve a directory of releases on the network, as any web server with Range does.
+    Serve(Serve),
+    /// The keys that sign releases.
+    #[command(subcommand)]
+    Key(Key),
     /// Write nodes onto cards, sticks or disks, and read them back.
     Flash(Flash),
     /// The site as virtual machines on this computer.
@@ -194,6 +201,68 @@ pub struct Fetch {
     pub keep: Option<PathBuf>,
 }
 
+/// Arguments of `release`.
+#[derive(Debug, Args)]
+pub struct Release {
+    /// Only for this architecture.
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<String>,
+    /// A directory with earlier releases, published or built; more than one may be named. The output directory is always
+    /// one of them.
+    #[arg(long = "from", value_name = "DIR")]
+    pub from: Vec<PathBuf>,
+    /// Directory of static files to write, for a web server.
+    #[arg(short, long, value_name = "DIR", default_value = "public")]
+    pub out: PathBuf,
+    /// Days after which a machine says that the source has gone stale, unless `release` ran again; 0: never.
+    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    pub valid: u64,
+    /// From how many earlier releases machines get differences only.
+    #[arg(long, value_name = "COUNT", default_value_t = 4)]
+    pub keep: usize,
+    /// How hard to compress, 1 to 22.
+    #[arg(long, value_name = "LEVEL", default_value_t = 19, value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub level: i32,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The directory.
+    #[arg(value_name = "DIR", default_value = "public")]
+    pub directory: PathBuf,
+    /// Address and port to listen on.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+}
+
+/// What can be done with keys.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// List the keys by which machines know a release.
+    Show,
+    /// Make a root key in a new file, which belongs on a medium in a drawer, and let the cluster know it.
+    Root {
+        /// The file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Make a new release key; the one before is believed until it is revoked.
+    Rotate {
+        /// The file of a root key.
+        #[arg(long, value_name = "FILE")]
+        root: PathBuf,
+    },
+    /// Say that a release key of before is not to be believed any more.
+    Revoke {
+        /// The beginning of its name, as `show` prints it.
+        key: String,
+        /// The file of a root key.
+        #[arg(long, value_name = "FILE")]
+        root: PathBuf,
+    },
+}
+
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct Plan {
@@ -217,6 +286,9 @@ pub struct Build {
     /// Only for this architecture.
     #[arg(long, value_name = "ARCH", conflicts_with = "nodes")]
     pub arch: Option<String>,
+    /// A directory with earlier releases: files keep the places that they have in the newest of them.
+    #[arg(long = "from", value_name = "DIR")]
+    pub from: Vec<PathBuf>,
 }
 
 /// Arguments of `flash`.

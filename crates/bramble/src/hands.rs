@@ -12,7 +12,7 @@ use bramble_api::plan::Plan;
 use bramble_api::stage::Stage;
 use bramble_console::Progress;
 use bramble_effects::{Cancel, Clock, Failure, Hand, Sink};
-use bramble_exec::{Builder, Journal, LabCards, Vault};
+use bramble_exec::{Builder, Journal, LabCards, Publishing, Vault};
 use bramble_secrets::SecretText;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -82,6 +82,7 @@ fn house_builder<'a>(
         lock: Mutex::new(site.lock.clone()),
         vault,
         out: settings.project.build(),
+        publishing: Publishing::default(),
         agent: &settings::agent,
         cmdline: vec![],
         lab: None,
@@ -90,10 +91,15 @@ fn house_builder<'a>(
 }
 
 /// Runs a plan of building steps; gives the site back with the lock as the run left it.
-pub(crate) fn run_build(settings: &Settings, site: Site, plan: &Plan) -> Result<Site, Problem> {
+pub(crate) fn run_build(
+    settings: &Settings,
+    site: Site,
+    plan: &Plan,
+    publishing: Publishing,
+) -> Result<Site, Problem> {
     let vault = OnceLock::new();
     let open = || open_once(&vault, || Vault::open(&settings.project.secrets_file()));
-    let builder = house_builder(settings, &site, &open);
+    let builder = Builder { publishing, ..house_builder(settings, &site, &open) };
     run(settings, plan, &builder, &open)?;
     builder.keep_lock()?;
     let lock = builder.lock().clone();
@@ -133,6 +139,7 @@ pub(crate) fn run_lab(
         lock: Mutex::new(lock),
         vault: &open,
         out: directory.join("release"),
+        publishing: Publishing::default(),
         agent: &settings::agent,
         // The lab's power cuts aim at the marks of the first boot.
         cmdline: vec!["bramble.marks".into()],

@@ -4,6 +4,7 @@ mod image;
 mod k3s;
 mod packages;
 mod programs;
+mod publish;
 mod release;
 
 use crate::cards::LabCards;
@@ -23,6 +24,7 @@ pub use image::{DiskPiece, NodeDisk, node_disk};
 pub use packages::lab_firmware;
 use programs::ProgramFiles;
 pub use programs::kubectl;
+pub use publish::Publishing;
 
 /// Everything that the building steps work with. Made once for a run.
 pub struct Builder<'a> {
@@ -36,6 +38,9 @@ pub struct Builder<'a> {
     pub vault: &'a (dyn Fn() -> Result<&'a Vault, Failure> + Sync),
     /// Where releases go.
     pub out: PathBuf,
+    /// Where earlier releases are looked for, so that files keep their places and machines get differences; and where the
+    /// new one is published.
+    pub publishing: Publishing,
     /// The agent for an architecture.
     pub agent: &'a (dyn Fn(Arch) -> Option<PathBuf> + Sync),
     /// Words for the kernel's command line beside the file's.
@@ -117,6 +122,7 @@ impl Hand for Builder<'_> {
             StepKind::FetchPackages { arch } => self.fetch_packages(*arch, context),
             StepKind::FetchPrograms { arch, version } => self.fetch_programs(*arch, version, context),
             StepKind::BuildRelease { arch } => self.build_release(*arch, context),
+            StepKind::PublishRelease { arch } => self.publish_release(*arch, context),
             StepKind::IssueIdentity { node } => self.issue_identity(node),
             StepKind::WriteImage { node } => self.write_image(node, context),
             StepKind::LabStart

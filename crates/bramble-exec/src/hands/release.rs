@@ -1,9 +1,12 @@
 //! Building a release: from locked packages and programs to a root, a unified kernel image and a manifest.
 
 use super::Builder;
+use crate::keys::ReleaseKeys;
+use bramble_api::document::Distribution;
 use bramble_api::event::{Outcome, Unit};
 use bramble_api::lock::AllocatedRelease;
-use bramble_api::names::{Arch, path};
+use bramble_api::manifest::Kubernetes;
+use bramble_api::names::{Arch, Role, path};
 use bramble_debian::assemble::{self, AssembleInput, ExtraBody, ExtraFile};
 use bramble_debian::scripts::Acceptance;
 use bramble_debian::tree::Content;
@@ -11,6 +14,7 @@ use bramble_effects::{Context, Failure};
 use bramble_image::firmware::{Firmware, Lines};
 use bramble_image::release::{self, Release, ReleaseInput};
 use bramble_kube::{k3s, upstream};
+use bramble_spec::OrNone;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -82,6 +86,7 @@ impl Builder<'_> {
         let programs = self.program_files(arch, context)?;
         let program_list = programs.list();
         let key = (self.vault)()?.signing_key()?;
+        let keys = ReleaseKeys::of((self.vault)()?)?;
         (self.vault)()?.save(self.clock.now())?;
         let mut cmdline: Vec<String> = CMDLINE.iter().map(|word| word.to_string()).collect();
         cmdline.extend(bramble_plan::kernel_args(self.cluster, arch));
@@ -90,6 +95,10 @@ impl Builder<'_> {
         let firmware_lines = bramble_plan::firmware_lines(self.cluster, arch);
         let users = self.lock().users.clone();
         let accepted = self.accepted();
+        let floor = match &self.cluster.spec.os.settings.updates {
+            Some(OrNone::Is(updates)) => u64::from(updates.floor),
+            _ => 0,
+        };
         let cluster = self.cluster.metadata.name.to_string();
         let inputs = bramble_plan::digest(&(
             env!("CARGO_PKG_VERSION"),
@@ -102,15 +111,56 @@ impl Builder<'_> {
             accepted.iter().map(|a| (&a.package, &a.sha256, &a.stands)).collect::<Vec<_>>(),
             programs.images.iter().map(|(image, _)| &image.digest).collect::<Vec<_>>(),
             self.kubernetes_files().files.iter().map(|f| (&f.path, &f.content)).collect::<Vec<_>>(),
+            (keys.anchor(&cluster), floor),
         ));
         let directory = self.release_directory(arch);
         let before = self.lock().allocated.releases.get(&arch).cloned().unwrap_or_default();
-        let version = if before.inputs == inputs { before.version } else { before.version + 1 };
-        if release::open(&directory).is_ok_and(|r| r.inputs == inputs && r.is_signed_by(&key)) {
+        let same = before.inputs == inputs;
+        // The same inputs make the same release again only where files are placed as they were then.
+        let placed_by = if same && before.placed_by.is_none() {
+            None
+        } else {
+            self.placed_by(arch, before.placed_by.as_deref().filter(|_| same))?
+        };
+        let placed = placed_by.as_ref().map(|placed| placed.digest.clone());
+        let again = same && placed == before.placed_by;
+        // A lock that was not committed after a release must not make its number be used twice.
+        let version = if again { before.version } else { before.version.max(self.newest(arch)?) + 1 };
+        if floor > version {
+            return Err(Failure::user(format!(
+                "os.updates.floor is {floor}, and this would be release {version}"
+            ))
+            .hint("the floor is the number of a release that exists"));
+        }
+        let made_from = match &placed {
+            None => inputs.clone(),
+            Some(placed) => bramble_plan::digest(&(&inputs, placed)),
+        };
+        let there = release::open(&directory).ok().filter(|there| there.is_signed_by(&key));
+        // What is there may be placed by a release that is not at hand now, and was not asked for.
+        let as_locked = before.placed_by.as_ref().filter(|_| same && self.publishing.from.is_empty());
+        let as_locked = as_locked.map(|placed| bramble_plan::digest(&(&inputs, placed)));
+        if there.is_some_and(|there| there.inputs == made_from || Some(&there.inputs) == as_locked.as_ref()) {
             return Ok(Outcome::Unchanged);
         }
+        if same && !again {
+            context.note(format!(
+                "release {} cannot be built again: the release that its files were placed by is not at hand (--from); this \
+                 becomes release {version}",
+                before.version
+            ));
+        }
+        if let Some(placed) = &placed_by {
+            context.note(format!("files are placed where release {} has them", placed.version));
+        }
         context.progress(0, 0, Unit::Items, "laying out the root");
-        let extra_files = self.extra_files(&programs)?;
+        let mut extra_files = self.extra_files(&programs)?;
+        let anchor = serde_json::to_vec(&keys.anchor(&cluster))
+            .map_err(|e| Failure::bug("the keys cannot be written").source(e))?;
+        extra_files.push(ExtraFile {
+            path: path::ANCHOR.to_string(),
+            body: ExtraBody::File { mode: 0o644, content: anchor.into() },
+        });
         let mut assembled = assemble::assemble(&AssembleInput {
             arch,
             debs,
@@ -132,11 +182,17 @@ impl Builder<'_> {
         })?;
         let firmware = Firmware::take(&mut assembled.tree);
         context.progress(0, 0, Unit::Items, "writing root, verity tree and kernel image");
-        let kubernetes = Some(self.cluster.spec.kubernetes.version.to_string());
-        let built = release::build(&ReleaseInput {
-            inputs: inputs.clone(),
+        let kubernetes = Some(Kubernetes {
+            distribution: if self.is_k3s() { Distribution::K3s } else { Distribution::Upstream },
+            version: self.cluster.spec.kubernetes.version.to_string(),
+            first_when_changed: Role::ControlPlane,
+            first_otherwise: Role::Worker,
+        });
+        let input = ReleaseInput {
+            inputs: made_from,
             cluster,
             version,
+            floor,
             time: snapshot,
             arch,
             boards,
@@ -147,18 +203,20 @@ impl Builder<'_> {
             firmware_lines: firmware_lines.into_iter().map(|(board, lines)| Lines { board, lines }).collect(),
             cmdline,
             signing_key: &key,
+            trusted: keys.trusted.iter().map(|key| key.0).collect(),
             kubernetes,
             tool: env!("CARGO_PKG_VERSION").to_string(),
             sbom: &assembled.sbom,
             out: directory,
-        })
-        .map_err(|e| Failure::user(format!("cannot write the release for {arch}")).source(e))?;
+        };
+        let built = release::build_after(&input, placed_by.as_ref().map(|placed| &placed.placement))
+            .map_err(|e| Failure::user(format!("cannot write the release for {arch}")).source(e))?;
         {
             let mut lock = self.lock();
             lock.users = assembled.users;
             // Rehearsing uses up no number.
             if self.lab.is_none() {
-                lock.allocated.releases.insert(arch, AllocatedRelease { version, inputs });
+                lock.allocated.releases.insert(arch, AllocatedRelease { version, inputs, placed_by: placed });
             }
         }
         self.keep_lock()?;

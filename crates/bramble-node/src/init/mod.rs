@@ -26,6 +26,7 @@ use bramble_api::document::MachineDocument;
 use bramble_api::layout::MANIFEST_SIZE;
 use bramble_api::manifest::Manifest;
 use bramble_api::names::{Arch, Slot, path};
+use bramble_api::release::{PublicKey, Refusal};
 use bramble_api::stage::{Boot, Stage};
 use rustix::mount::{MountFlags, mount};
 use std::convert::Infallible;
@@ -53,7 +54,7 @@ enum Failure {
     #[error(transparent)]
     Disk(#[from] disk::DiskError),
     #[error("slot {0} is not started")]
-    Distrust(char, #[source] slot::Distrust),
+    Distrust(char, #[source] Refusal),
     #[error(transparent)]
     First(#[from] first::Trouble),
     #[error("{0}")]
@@ -228,14 +229,14 @@ fn read_manifest_area(partition: &block::Device) -> Result<Vec<u8>, Refused> {
     Ok(area)
 }
 
-fn trusted_keys() -> Result<Vec<[u8; 32]>, Refused> {
+fn trusted_keys() -> Result<Vec<PublicKey>, Refused> {
     let directory = path::INITRAMFS_KEYS;
     let mut keys = Vec::new();
     for entry in fs::read_dir(directory).at("list", directory)? {
         let path = entry.at("list", directory)?.path();
         let bytes = fs::read(&path).at("read", &path)?;
         match <[u8; 32]>::try_from(bytes) {
-            Ok(key) => keys.push(key),
+            Ok(key) => keys.push(PublicKey(key)),
             Err(odd) => note(&format!("{} has {} bytes and is no key", path.display(), odd.len())),
         }
     }

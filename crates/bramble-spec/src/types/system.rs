@@ -79,6 +79,8 @@ record! {
         "window" window: Option<Window> = None,
         /// How long pods may take to leave a machine before it restarts.
         "drainTimeout" drain_timeout: Period = Period(Duration::from_secs(15 * 60)),
+        /// The oldest release that may run where a newer one was committed; the cluster's counts.
+        "floor" floor: u32 = 0,
     }
 }
 

@@ -6,10 +6,13 @@ mod check;
 mod doctor;
 mod flash;
 mod init;
+mod key;
 mod kubeconfig;
 pub(crate) mod lab;
 mod network;
 mod plan;
+mod release;
+mod serve;
 mod secrets;
 mod words;
 
@@ -30,6 +33,9 @@ pub fn run(command: Command, settings: &Settings) -> Result<Exit, Problem> {
         Command::Fetch(args) => build::fetch(&args, settings),
         Command::Plan(args) => plan::run(&args, settings),
         Command::Build(args) => build::build(&args, settings),
+        Command::Release(args) => release::run(&args, settings),
+        Command::Serve(args) => serve::run(&args),
+        Command::Key(args) => key::run(&args, settings),
         Command::Flash(args) => flash::run(&args, settings),
         Command::Lab(args) => lab::run(args, settings),
         Command::Kubeconfig(args) => kubeconfig::run(&args, settings),
