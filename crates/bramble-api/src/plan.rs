@@ -149,6 +149,7 @@ impl StepKind {
         matches!(
             self,
             StepKind::BuildRelease { .. }
+                | StepKind::PublishRelease { .. }
                 | StepKind::IssueIdentity { .. }
                 | StepKind::WriteImage { .. }
                 | StepKind::FlashDisk { .. }

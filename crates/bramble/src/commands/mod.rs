@@ -12,8 +12,8 @@ pub(crate) mod lab;
 mod network;
 mod plan;
 mod release;
-mod serve;
 mod secrets;
+mod serve;
 mod words;
 
 use crate::cli::{Add, Command, Network};
