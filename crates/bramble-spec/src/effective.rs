@@ -1,5 +1,5 @@
 //! What each machine is, after cluster, role and machine have been merged: the nearest wins, lists replace,
-//! mappings merge by key.
+//! mappings merge by key. Talos' patches alone are laid one over another, those of all machines first.
 
 use crate::scalar::{Host, Mac, OrNone, Taint, Timezone};
 use crate::types::*;
@@ -139,7 +139,7 @@ impl Cluster {
                 encryption: nearest(machine, |m| m.talos.encryption.as_ref()),
                 install: nearest(machine, |m| m.talos.install.as_ref()),
                 volumes: nearest(machine, |m| m.talos.volumes.as_ref()),
-                patches: nearest(machine, |m| m.talos.patches.as_ref()),
+                patches: together(machine, |m| m.talos.patches.as_ref()),
             },
         })
     }
@@ -162,6 +162,12 @@ impl Cluster {
 /// The first stated value, nearest place first.
 fn nearest<S, T: Clone>(places: [&S; 3], value: impl Fn(&S) -> Option<&T>) -> Option<T> {
     places.into_iter().find_map(value).cloned()
+}
+
+/// Every list one after another, the farthest place first: a patch of the machine is laid over those of all.
+fn together<S, T: Clone>(places: [&S; 3], value: impl Fn(&S) -> Option<&Vec<T>>) -> Option<Vec<T>> {
+    let stated: Vec<&Vec<T>> = places.into_iter().rev().filter_map(value).collect();
+    (!stated.is_empty()).then(|| stated.into_iter().flatten().cloned().collect())
 }
 
 /// All keys, the nearest place winning each; nearest first.

@@ -30,7 +30,7 @@ pub use labels::Labels;
 pub use places::{Place, Places};
 pub use scalar::{
     AddressRange, Domain, Host, Mac, Name, OrNone, Period, Raw, Size, Taint, Text, Timezone, ToolVersion,
-    Url, Version, Weekday, Window,
+    Url, Version, Weekday, Window, Written,
 };
 pub use schema::json_schema;
 pub use secrets::SecretRef;

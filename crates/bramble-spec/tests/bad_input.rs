@@ -390,3 +390,42 @@ fn k3s_with_a_sound_datastore_passes() {
         assert_eq!((checked.warnings.len(), checked.not_served.len()), (0, 0), "{kubernetes}");
     }
 }
+
+/// The sound file as one of Talos, with an edit.
+fn talos_case(title: &str, minor: u16, from: &str, to: &str) -> String {
+    let talos = SOUND
+        .replace("distribution: upstream", "distribution: talos")
+        .replace("  os:\n    packages: [open-iscsi]\n", &format!("  talos: {{ version: v1.{minor}.1 }}\n"))
+        .replace(
+            "mac: dc:a6:32:00:00:02\n",
+            "mac: dc:a6:32:00:00:02\n      talos: { install: { disk: { serial: S2 } } }\n",
+        );
+    assert!(talos.contains(from), "{title}: `{from}` is not in the file");
+    format!("## {title}\n{}\n", verdict(&talos.replacen(from, to, 1)))
+}
+
+#[test]
+fn talos() {
+    let disk = "disk: { serial: S2 }";
+    let two = "name: n2\n      role: worker";
+    snapshot(
+        "talos",
+        [
+            ("nothing wrong", 14, "name: n2", "name: n2"),
+            ("a disk of any name", 14, disk, "disk: {}"),
+            ("a disk by its size", 14, disk, "disk: { size: 32GB }"),
+            ("a disk by its size with 1.13", 13, disk, "disk: { size: 32GB }"),
+            ("no disk", 14, "      talos: { install: { disk: { serial: S2 } } }\n", ""),
+            ("an installation on a Pi", 14, "uefi-amd64\n      address: 192.168.1.12", "pi4\n      address: 192.168.1.12"),
+            ("a TPM in a Pi", 14, "board: uefi-amd64\n      address: 192.168.1.11", "board: pi4\n      talos: { encryption: { state: tpm }, secureBoot: true }\n      address: 192.168.1.11"),
+            ("a stated address and no card", 14, "      mac: dc:a6:32:00:00:02\n", ""),
+            ("Wi-Fi", 14, two, "name: n2\n      role: worker\n      interfaces: [{ name: w, mac: \"02:00:00:00:00:01\", wifi: { ssid: a, psk: { secret: b } } }]"),
+            ("a second link that is the first", 14, two, "name: n2\n      role: worker\n      interfaces: [{ name: lan }]"),
+            ("a volume elsewhere", 14, two, "name: n2\n      role: worker\n      disks: { volumes: [{ name: a, selector: { serial: X }, mount: /var/mnt/b }] }"),
+            ("flannel's other way with 1.13", 13, "    version: v1.36.3", "    version: v1.36.3\n    cni: { kind: flannel, backend: host-gw }"),
+            ("a release that is not served", 12, "name: n2", "name: n2"),
+        ]
+        .map(|(title, minor, from, to)| talos_case(title, minor, from, to))
+        .concat(),
+    );
+}

@@ -200,7 +200,10 @@ fn the_first_file_passes() {
         let options = options(distribution, datastore, version);
         let text = template(&options);
         let checked = parse(&text, "bramble.yaml").unwrap_or_else(|found| panic!("{found}\n{text}"));
-        assert_eq!(checked.warnings, Vec::new());
+        // What nobody knows before the machines are there: serial numbers and hardware addresses.
+        let unknown = ["talos-disk", "talos-link"];
+        let said: Vec<_> = checked.warnings.iter().filter(|w| !unknown.contains(&w.code)).collect();
+        assert!(said.is_empty(), "{said:?}");
         assert_eq!(checked.cluster.spec.kubernetes.datastore(), datastore);
         let node = checked.cluster.effective_nodes().remove(0);
         assert_eq!(node.ssh.expect("asked for").authorized_keys[0].0, options.authorized_keys[0]);

@@ -32,6 +32,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("bramble-serve", 2, &[]),
     ("bramble-disk", 2, &["bramble-api", "bramble-effects", "bramble-fat", "bramble-partition"]),
     ("bramble-kube", 2, &["bramble-api"]),
+    ("bramble-talos", 2, &["bramble-spec", "bramble-secrets", "bramble-fat", "bramble-partition"]),
     (
         "bramble-exec",
         3,

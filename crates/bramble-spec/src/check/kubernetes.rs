@@ -9,9 +9,6 @@ use ipnet::Ipv4Net;
 /// Minor releases of Kubernetes 1 whose flags and files this version of Bramble knows.
 const KUBERNETES_MINORS: std::ops::RangeInclusive<u16> = 34..=36;
 
-/// Minor releases of Talos 1 whose documents this version of Bramble knows.
-const TALOS_MINORS: std::ops::RangeInclusive<u16> = 13..=14;
-
 /// Minor and patch of the first k3s whose SQLite is 3.51.3 (its release notes list it). Minors before it never were
 /// looked at.
 const K3S_WITH_SOUND_SQLITE: (u16, u16) = (35, 4);
@@ -313,57 +310,6 @@ impl Check<'_> {
                 let message = format!("the pool {pool} overlaps one before it");
                 self.error("pool-overlap", &path, message, "overlaps", "each address stands in one pool");
             }
-        }
-    }
-
-    fn talos(&mut self) {
-        let Some(distribution) = self.view.distribution() else { return };
-        if distribution != Distribution::Talos {
-            let path = "spec.talos";
-            if self.view.states(path) {
-                self.warning(
-                    "unused-key",
-                    path,
-                    format!("`distribution` is `{distribution}`, so that Talos' fields say nothing"),
-                    "unused",
-                    "remove them, or `distribution: talos`",
-                );
-            }
-            return;
-        }
-        let mut checked: Vec<String> = Vec::new();
-        for index in 0..self.view.nodes.len() {
-            let machine = &self.view.nodes[index];
-            if machine.role == Some(Role::Management) {
-                continue;
-            }
-            let (path, title) = (machine.path.clone(), machine.title());
-            let stated = self.view.is_stated(machine, "talos.version");
-            let version = self.view.effective::<Version>(machine, "talos.version");
-            if !stated {
-                self.error(
-                    "missing-key",
-                    &path,
-                    format!("it is not said which Talos {title} runs"),
-                    "needs `talos.version`",
-                    &format!(
-                        "`talos: {{ version: v1.{}.0 }}`, best once at the cluster under `spec`",
-                        TALOS_MINORS.end()
-                    ),
-                );
-            }
-            // One line that many machines inherit is reported once.
-            let Some(version) = version.filter(|v| !checked.contains(&v.path)) else { continue };
-            if version.value.major != 1 || !TALOS_MINORS.contains(&version.value.minor) {
-                self.error(
-                    "unsupported-version",
-                    &version.path,
-                    format!("Talos {} is not served by this version of Bramble", version.value),
-                    "unknown release",
-                    &format!("it serves v1.{}.x to v1.{}.x", TALOS_MINORS.start(), TALOS_MINORS.end()),
-                );
-            }
-            checked.push(version.path);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod kubernetes;
 mod machines;
 mod network;
+mod talos;
 mod view;
 
 use crate::decode::Context;

@@ -196,6 +196,53 @@ impl Decode for Raw {
     }
 }
 
+/// A value for another program's file, kept with its spelling: `0o644` and `1.10` mean something to that program only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// A scalar that stood without quotes.
+    Plain(String),
+    /// A scalar in quotes, or a block of text.
+    Text(String),
+    /// A list.
+    List(Vec<Written>),
+    /// A mapping in its order.
+    Map(Vec<(String, Written)>),
+}
+
+impl Written {
+    fn of(node: &Node) -> Written {
+        match &node.value {
+            Value::Scalar { text, plain: true } => Written::Plain(text.clone()),
+            Value::Scalar { text, plain: false } => Written::Text(text.clone()),
+            Value::List(items) => Written::List(items.iter().map(Written::of).collect()),
+            Value::Map(entries) => {
+                Written::Map(entries.iter().map(|e| (e.key.clone(), Written::of(&e.value))).collect())
+            }
+            // Refused when it was met.
+            Value::Alias => Written::Plain(String::new()),
+        }
+    }
+}
+
+impl Decode for Written {
+    fn decode(node: &Node, _: &mut Context) -> Option<Self> {
+        Some(Written::of(node))
+    }
+    fn schema(_: &mut Definitions) -> serde_json::Value {
+        json!({})
+    }
+}
+
+impl Serialize for Written {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Written::Plain(text) | Written::Text(text) => serializer.serialize_str(text),
+            Written::List(items) => items.serialize(serializer),
+            Written::Map(entries) => serializer.collect_map(entries.iter().map(|(k, v)| (k, v))),
+        }
+    }
+}
+
 /// A value that can be switched off with the word `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrNone<T> {

@@ -2,7 +2,7 @@
 //! the rest passes through.
 
 use crate::decode::{record, words};
-use crate::scalar::{Raw, Size, Text, Version};
+use crate::scalar::{Size, Text, Version, Written};
 
 record! {
     /// Talos' own fields.
@@ -19,9 +19,10 @@ record! {
         /// Installation.
         "install" install: Option<TalosInstall> = None,
         /// Talos' volume documents, as Talos has them.
-        "volumes" volumes: Option<Vec<Raw>> = None,
-        /// Strategic or RFC 6902 patches, inline or `@` and a file relative to this one.
-        "patches" patches: Option<Vec<Raw>> = None,
+        "volumes" volumes: Option<Vec<Written>> = None,
+        /// Strategic or RFC 6902 patches, inline or `@` and a file relative to this one. Those of the cluster come first,
+        /// then the role's, then the machine's: they do not replace each other.
+        "patches" patches: Option<Vec<Written>> = None,
     }
 }
 
@@ -78,5 +79,7 @@ record! {
         "size" size: Option<Size> = None,
         /// Model.
         "model" model: Option<Text> = None,
+        /// Path of the device, `/dev/sda`. It may be another disk's after the next start.
+        "path" path: Option<Text> = None,
     }
 }
