@@ -146,6 +146,8 @@ const BOTH: &[&str] = &[
     "cluster:\n  etcd: {extraArgs: {election-timeout: \"5000\", listen-metrics-urls: http://0.0.0.0:2381}}\n",
     "cluster:\n  etcd: {extraArgs: {election-timeout: [\"1\", \"2\"]}}\n",
     "cluster:\n  etcd: {advertisedSubnets: [10.0.0.0/8]}\n",
+    // A difference was seen here, and its cause is not found yet.
+    "cluster:\n  etcd:\n    ca:\n      key: \"\"\n",
     "debug: true\n",
     "apiVersion: v1alpha1\nkind: HostnameConfig\nauto: \"off\"\nhostname: n1\n",
     "apiVersion: v1alpha1\nkind: HostnameConfig\n$patch: delete\n",
