@@ -119,7 +119,6 @@ fn segment(file: &mut Vec<u8>, kind: u32, flags: u32, address: u64, size: u64, a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
     use std::process::{Command, Stdio};
 
     #[test]
@@ -143,8 +142,11 @@ mod tests {
         let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::Amd64 };
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("pause");
-        std::fs::write(&path, elf(arch))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        // Made executable by another process: a program that any process has open for writing cannot be started, and what
+        // another test starts at this moment would have it.
+        let data = dir.path().join("data");
+        std::fs::write(&data, elf(arch))?;
+        assert!(Command::new("install").args(["-m", "755"]).arg(&data).arg(&path).status()?.success());
         let mut child = Command::new(&path).stdin(Stdio::null()).spawn()?;
         // It has nothing to sleep in but its wait for signals: state S of proc(5). A signal before that would end it too,
         // but by the default action.

@@ -531,10 +531,12 @@ mod tests {
     fn a_missing_an_old_and_a_strange_program() {
         let dir = tempfile::tempdir().unwrap();
         let script = |name: &str, text: &str| {
-            use std::os::unix::fs::PermissionsExt;
-            let path = dir.path().join(name);
-            std::fs::write(&path, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let (data, path) = (dir.path().join("data"), dir.path().join(name));
+            std::fs::write(&data, format!("#!/bin/sh\necho '{text}'\n")).unwrap();
+            // By another process: a program that any process has open for writing cannot be started, and what another
+            // test starts at this moment would have it.
+            let install = Command::new("install").args(["-m", "755"]).args([&data, &path]).status();
+            assert!(install.unwrap().success());
             path
         };
         let missing = find(Arch::Amd64, Some(&dir.path().join("none"))).unwrap_err();
