@@ -2,7 +2,8 @@
 # What Talos' own code says of our configs: builds the judges (Go, around Talos' machinery 1.13 and 1.14) and runs the
 # conformance tests with them. Judges are kept in the cache; a second run builds nothing.
 #   usage: scripts/conformance.sh [--judges-only] [ARGUMENTS OF THE TEST]
-# Exit 0: passed, or skipped because there is no Go and nothing is in the cache (said on standard error).
+# Exit 0: everything was judged and passed, with the counts printed. Exit 2: nothing was judged, because there is no Go
+# and nothing is in the cache. Anything else: something failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,8 +23,8 @@ build() { # build NAME FLAGS...
 
 if [ ! -x "$judges/talos-judge-1.13" ] || [ ! -x "$judges/talos-judge-1.14" ]; then
   if ! command -v go >/dev/null; then
-    echo "conformance: skipped: no Go to build the judges with (scripts/setup.sh says how to get it)" >&2
-    exit 0
+    echo "conformance: nothing was judged: no Go to build the judges with (scripts/setup.sh says how to get it)" >&2
+    exit 2
   fi
   mkdir -p "$judges"
   build talos-judge-1.14
@@ -33,4 +34,4 @@ if [ "${1:-}" = --judges-only ]; then
   echo "$judges"
   exit 0
 fi
-BRAMBLE_JUDGES=$judges cargo test --quiet -p bramble-talos --test conformance -- --ignored "$@"
+BRAMBLE_JUDGES=$judges cargo test --quiet -p bramble-talos --test conformance -- --ignored --nocapture "$@"

@@ -199,11 +199,13 @@ impl<'a> Site<'a> {
             {
                 map.set("apiVersion", "v1alpha1");
             }
-            Patch::of(vec![document]).and_then(|patch| patch.apply(&mut config)).map_err(failed)?;
+            Patch::of(vec![document])
+                .and_then(|patch| patch.apply(&mut config, machine.release))
+                .map_err(failed)?;
         }
         for (index, stated) in node.talos.patches.iter().flatten().enumerate() {
             let (what, patch) = self.patch(node, index, stated)?;
-            patch.apply(&mut config).map_err(|source| RenderError::Patch {
+            patch.apply(&mut config, machine.release).map_err(|source| RenderError::Patch {
                 node: node.name.clone(),
                 what,
                 source,

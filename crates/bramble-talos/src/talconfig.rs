@@ -20,6 +20,8 @@ pub struct Imported {
     pub changed: Vec<String>,
     /// What could not be carried over.
     pub lost: Vec<String>,
+    /// Files that the text names, by their paths from the talconfig.
+    pub files: Vec<String>,
 }
 
 /// A talconfig that cannot be taken over.
@@ -36,8 +38,23 @@ pub enum ImportError {
     Variables(Vec<String>),
 }
 
-/// Replaces `${NAME}`, `${NAME:-default}` and `$NAME` by their values, as talhelper does before it reads the file.
-/// Gives the names that were replaced too.
+/// What lies around a talconfig.
+pub struct Surroundings<'a> {
+    /// The text of a file by its path from the talconfig, as it lies there; or why there is none.
+    pub file: &'a dyn Fn(&str) -> Result<String, String>,
+    /// The value of a variable.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// Whether a YAML file was encrypted with SOPS.
+pub fn is_encrypted(text: &str) -> bool {
+    text.lines().any(|line| line.starts_with("sops:"))
+}
+
+/// Replaces variables by their values, as talhelper does before it reads a file (`a8m/envsubst`, unset and empty ones
+/// refused): `$NAME`, `${NAME}`, and with a default `${NAME:-text}`, `${NAME-text}`, `:=`, `=`, or in its place
+/// `${NAME:+text}`, `${NAME+text}`. `$$` is a dollar. What stands in a comment need not have a value. Gives the names
+/// that were replaced too.
 ///
 /// # Errors
 /// Names without a value.
@@ -45,44 +62,41 @@ pub fn substitute(
     text: &str,
     value: &dyn Fn(&str) -> Option<String>,
 ) -> Result<(String, Vec<String>), ImportError> {
+    let value = |name: &str| value(name).filter(|text| !text.is_empty());
     let (mut out, mut used, mut missing) = (String::new(), BTreeSet::new(), BTreeSet::new());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         let after = &rest[at + 1..];
-        let name_length =
-            |text: &str| text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
-        let (name, default, length) = if let Some(inner) = after.strip_prefix('{') {
-            let Some(end) = inner.find('}') else {
-                out.push('$');
-                rest = after;
-                continue;
-            };
-            let (name, default) = match inner[..end].split_once(":-") {
-                Some((name, default)) => (name, Some(default)),
-                None => (&inner[..end], None),
-            };
-            (name, default, end + 2)
-        } else {
-            let length = name_length(after);
-            (&after[..length], None, length)
-        };
-        let is_name = !name.is_empty()
-            && name_length(name) == name.len()
-            && !name.starts_with(|c: char| c.is_ascii_digit());
-        if !is_name {
+        if let Some(escaped) = after.strip_prefix('$') {
+            out.push('$');
+            rest = escaped;
+            continue;
+        }
+        let Some(variable) = Variable::read(after) else {
             out.push('$');
             rest = after;
             continue;
-        }
-        match value(name).or_else(|| default.map(str::to_string)) {
+        };
+        let stated = value(variable.name);
+        let default = || match variable.word.strip_prefix('$') {
+            Some(name) if name_length(name) == name.len() => value(name),
+            _ => Some(variable.word.to_string()).filter(|word| !word.is_empty()),
+        };
+        let replaced = match variable.operator {
+            "" => stated,
+            "+" | ":+" => Some(stated.and_then(|_| default()).unwrap_or_default()),
+            _ => stated.or_else(default),
+        };
+        match replaced {
             Some(text) => {
                 out.push_str(&text);
-                used.insert(name.to_string());
+                used.insert(variable.name.to_string());
             }
-            None => drop(missing.insert(name.to_string())),
+            None if in_comment(&out) => out.push_str(&rest[at..=at + variable.length]),
+            None => drop(missing.insert(variable.name.to_string())),
         }
-        rest = &after[length..];
+        rest = &after[variable.length..];
     }
     out.push_str(rest);
     if missing.is_empty() {
@@ -92,18 +106,64 @@ pub fn substitute(
     }
 }
 
+fn name_length(text: &str) -> usize {
+    text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
+}
+
+/// A variable as it stands in a text.
+struct Variable<'a> {
+    name: &'a str,
+    /// What joins it to the word; empty when there is none.
+    operator: &'a str,
+    word: &'a str,
+    /// Bytes after the dollar.
+    length: usize,
+}
+
+impl Variable<'_> {
+    /// Reads what follows a dollar; `None` when that is no variable and the dollar only one.
+    fn read(after: &str) -> Option<Variable<'_>> {
+        let (inner, length) = match after.strip_prefix('{') {
+            Some(braced) => {
+                let end = braced.find(['}', '\n']).filter(|end| braced[*end..].starts_with('}'))?;
+                (&braced[..end], end + 2)
+            }
+            None => (&after[..name_length(after)], name_length(after)),
+        };
+        let (name, rest) = inner.split_at(name_length(inner));
+        if name.is_empty() || name == "_" || name.starts_with(|c: char| c.is_ascii_digit()) {
+            return None;
+        }
+        let operator =
+            [":-", ":=", ":+", "-", "=", "+"].into_iter().find(|o| rest.starts_with(o)).unwrap_or("");
+        let word = &rest[operator.len()..];
+        (!operator.is_empty() || word.is_empty()).then_some(Variable { name, operator, word, length })
+    }
+}
+
+/// Whether what comes next stands in a comment of YAML.
+fn in_comment(before: &str) -> bool {
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    let quotes_closed =
+        |text: &str| ['"', '\''].iter().all(|quote| text.matches(*quote).count().is_multiple_of(2));
+    line.trim_start().starts_with('#') || line.match_indices(" #").any(|(at, _)| quotes_closed(&line[..at]))
+}
+
 /// Everything that is collected on the way.
-struct Import {
+struct Import<'a> {
+    around: &'a Surroundings<'a>,
     release: Release,
     changed: Vec<String>,
     lost: Vec<String>,
+    files: BTreeSet<String>,
 }
 
-/// Turns a talconfig into a `bramble.yaml`. Files that it names (`@...`) are named again: keep them beside it.
+/// Turns a talconfig into a `bramble.yaml`. Patches that lie in files (`@...`) are named again; [`Imported::files`] lists
+/// them.
 ///
 /// # Errors
 /// A text that is no talconfig. What is merely unknown is listed instead.
-pub fn import(text: &str) -> Result<Imported, ImportError> {
+pub fn import(text: &str, around: &Surroundings<'_>) -> Result<Imported, ImportError> {
     let documents = yaml::read(text).map_err(ImportError::Yaml)?;
     let [top] = documents.as_slice() else { return Err(ImportError::Kind("it has not one document".into())) };
     let Some(map) = top.as_map() else { return Err(ImportError::Kind("it is no mapping".into())) };
@@ -115,7 +175,13 @@ pub fn import(text: &str) -> Result<Imported, ImportError> {
     if nodes.is_empty() {
         return Err(ImportError::Kind("it has no `nodes`".into()));
     }
-    let mut import = Import { release: Release::V1_13, changed: Vec::new(), lost: Vec::new() };
+    let mut import = Import {
+        around,
+        release: Release::V1_13,
+        changed: Vec::new(),
+        lost: Vec::new(),
+        files: BTreeSet::new(),
+    };
     let version = import.talos_version(top.text_at(&["talosVersion"]));
     let mut patches: Vec<Value> = Vec::new();
 
@@ -191,8 +257,8 @@ pub fn import(text: &str) -> Result<Imported, ImportError> {
         .with("metadata", Map::new().with("name", name))
         .with("spec", spec);
     let text = format!("# yaml-language-server: $schema=./bramble.schema.json\n{}", yaml::write([&file]));
-    let Import { changed, lost, .. } = import;
-    Ok(Imported { file: text, changed, lost })
+    let Import { changed, lost, files, .. } = import;
+    Ok(Imported { file: text, changed, lost, files: files.into_iter().collect() })
 }
 
 /// A value below a path of keys: part of a config.
@@ -200,7 +266,7 @@ fn at(path: &[&'static str], value: impl Into<Value>) -> Value {
     path.iter().rev().fold(value.into(), |value, key| Map::new().with(*key, value).into())
 }
 
-impl Import {
+impl Import<'_> {
     fn talos_version(&mut self, stated: Option<&str>) -> String {
         let version =
             stated.map(|text| if text.starts_with('v') { text.to_string() } else { format!("v{text}") });
@@ -299,17 +365,70 @@ impl Import {
         let mut kept = Vec::new();
         for manifest in value.as_list().unwrap_or_default() {
             let name = manifest.text_at(&["name"]).unwrap_or_default().to_string();
-            match manifest.text_at(&["contents"]) {
-                Some(contents) if !contents.starts_with('@') => {
-                    kept.push(Map::new().with("name", name).with("contents", contents.to_string()).into());
-                }
-                _ => self.lost.push(format!(
-                    "inlineManifests: {name}: put the file's text into a patch of `cluster.inlineManifests`"
-                )),
+            let stated = manifest.text_at(&["contents"]).unwrap_or_default();
+            let what = format!("inlineManifests: {name}");
+            if let Some(contents) = self.contents(&what, stated, manifest.at(&["skipEnvsubst"])) {
+                kept.push(Map::new().with("name", name).with("contents", contents).into());
             }
         }
         if !kept.is_empty() {
             patches.push(at(&["cluster", "inlineManifests"], Value::List(kept)));
+        }
+    }
+
+    /// A text that may lie in a file (`@...`): then the file's, as talhelper reads it.
+    fn contents(&mut self, what: &str, stated: &str, as_it_is: Option<&Value>) -> Option<String> {
+        let Some(path) = stated.strip_prefix('@').map(str::trim) else { return Some(stated.to_string()) };
+        let lost = match (self.around.file)(path) {
+            Err(why) => why,
+            Ok(text) if is_encrypted(&text) => "it is encrypted; write a patch, and encrypt that".into(),
+            Ok(text) if as_it_is.and_then(Value::as_str) == Some("true") => {
+                self.changed.push(format!("{what}: the text of {path} stands in the file"));
+                return Some(text);
+            }
+            Ok(text) => match substitute(&text, self.around.variable) {
+                Ok((text, _)) => {
+                    self.changed.push(format!("{what}: the text of {path} stands in the file"));
+                    return Some(text);
+                }
+                Err(error) => error.to_string(),
+            },
+        };
+        self.lost.push(format!("{what}: {path}: {lost}"));
+        None
+    }
+
+    /// A patch in a file, and what of it is not understood here.
+    fn patch_file(&mut self, whose: &str, path: &str) {
+        let path = path.trim_start_matches("./");
+        match (self.around.file)(path) {
+            Err(why) => self.lost.push(format!("the patch {path} of {whose}: {why}")),
+            Ok(text) => {
+                if text.contains("{{") {
+                    self.lost.push(format!("the patch {path} of {whose}: it is a Go template; write it out"));
+                }
+                if !is_encrypted(&text) {
+                    self.variables(&format!("the patch {path} of {whose}"), &text);
+                }
+            }
+        }
+        self.files.insert(path.to_string());
+    }
+
+    /// Says of a file that is used as it is what talhelper would have replaced in it.
+    fn variables(&mut self, what: &str, text: &str) {
+        let names = match substitute(text, &|_| None) {
+            Ok((_, names)) | Err(ImportError::Variables(names)) => names,
+            Err(_) => Vec::new(),
+        };
+        if !names.is_empty() {
+            self.lost.push(format!(
+                "{what}: it has variables ({}), which nothing replaces here; write their values, and encrypt the file \
+                 with `sops` if they are secret",
+                names.join(", ")
+            ));
+        } else if text.contains("$$") {
+            self.lost.push(format!("{what}: it has `$$`, of which talhelper made `$`; write that"));
         }
     }
 
@@ -373,7 +492,13 @@ impl Import {
                 self.lost.push(format!("patch {} of {whose}: it is a Go template; write it out", index + 1));
                 continue;
             }
-            patches.push(Value::text(text.to_string()));
+            match text.strip_prefix('@').map(str::trim) {
+                Some(path) => {
+                    self.patch_file(whose, path);
+                    patches.push(Value::text(format!("@{}", path.trim_start_matches("./"))));
+                }
+                None => patches.push(Value::text(text.to_string())),
+            }
         }
     }
 }

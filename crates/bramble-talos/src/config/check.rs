@@ -287,7 +287,7 @@ mod tests {
         let bundle = Bundle::read(include_str!("../../tests/data/secrets.yaml")).unwrap();
         let mut config = documents(&Machine::plain(release, role, "c", "https://a:6443", "1.36.3"), &bundle);
         if !patch.is_empty() {
-            Patch::read(patch).unwrap().apply(&mut config).unwrap();
+            Patch::read(patch).unwrap().apply(&mut config, release).unwrap();
         }
         conflicts(&config, release).into_iter().map(|c| c.0).collect::<Vec<_>>().join("\n")
     }

@@ -8,6 +8,7 @@ mod operations;
 mod strategic;
 
 use crate::config::Documents;
+use crate::versions::Release;
 use crate::yaml::{self, ReadError, Value};
 use operations::Operation;
 use strategic::Deletion;
@@ -73,16 +74,18 @@ impl Patch {
         }
     }
 
-    /// Applies the patch.
+    /// Applies the patch as this release does.
     ///
     /// Operations go to the main document: Talos' own patcher takes them only where there is no other, and every
     /// config of today has others.
     ///
     /// # Errors
     /// What does not fit the config.
-    pub fn apply(&self, config: &mut Documents) -> Result<(), PatchError> {
+    pub fn apply(&self, config: &mut Documents, release: Release) -> Result<(), PatchError> {
         match self {
-            Patch::Strategic(parts) => parts.iter().try_for_each(|part| strategic::apply(part, config)),
+            Patch::Strategic(parts) => {
+                parts.iter().try_for_each(|part| strategic::apply(part, config, release))
+            }
             Patch::Operations(list) => {
                 let place = config.0.iter().position(|document| document.get("kind").is_none());
                 let Some(document) = place.and_then(|place| config.0.get_mut(place)) else {

@@ -7,6 +7,7 @@
 
 use super::{Part, PatchError};
 use crate::config::Documents;
+use crate::versions::Release;
 use crate::yaml::{Map, Value};
 
 /// Something to take away.
@@ -44,7 +45,6 @@ const REPLACED: &[(&str, &str)] = &[
     ("KubeStaticPodConfig", "pod"),
     ("KubeNetworkConfig", "podSubnets"),
     ("KubeNetworkConfig", "serviceSubnets"),
-    ("ResolverConfig", "searchDomains.domains"),
     ("BGPInstanceConfig", "advertise"),
     ("BGPInstanceConfig", "importRoutes"),
     ("BGPInstanceConfig", "neighbors"),
@@ -52,6 +52,9 @@ const REPLACED: &[(&str, &str)] = &[
     ("NetworkRuleConfig", "portSelector.ports"),
     ("CRIBaseRuntimeSpecConfig", "overrides"),
 ];
+
+/// The same from 1.14 on only.
+const REPLACED_SINCE_1_14: &[(&str, &str)] = &[("ResolverConfig", "searchDomains.domains")];
 
 /// Lists whose entries are merged with those of the same key. Kind, path with `[]` for lists, and the keys of which
 /// the first that the entry states decides.
@@ -64,6 +67,21 @@ const KEYED: &[(&str, &str, &[&str])] = &[
 
 /// The list whose entries are *replaced* by those of the same key.
 const REPLACED_ENTRIES: (&str, &str, &str) = ("ImageVerificationConfig", "rules", "image");
+
+/// Certificates with their keys in the main document. Talos reads both halves as bytes, and a half that the patch does
+/// not state as bytes too, none of them: such a pair is replaced whole (`x509.PEMEncodedCertificateAndKey`, and
+/// `x509.PEMEncodedKey`, which has one half).
+const PAIRS: &[(&str, &[&str])] = &[
+    ("machine.ca", BOTH),
+    ("cluster.ca", BOTH),
+    ("cluster.aggregatorCA", BOTH),
+    ("cluster.etcd.ca", BOTH),
+    ("cluster.serviceAccount", &["key"]),
+];
+const BOTH: &[&str] = &["crt", "key"];
+
+/// Such pairs of registries, whose names have dots: how their path begins and ends.
+const REGISTRY_PAIRS: (&str, &str) = ("machine.registries.config.", ".tls.clientIdentity");
 
 /// Mappings of text to text, wherever they stand: `0` in them is a text and not the zero of a number. The last key.
 const TEXT_MAPS: &[&str] = &[
@@ -186,7 +204,7 @@ impl Finder {
 }
 
 /// Applies one document of a patch.
-pub(super) fn apply(part: &Part, config: &mut Documents) -> Result<(), PatchError> {
+pub(super) fn apply(part: &Part, config: &mut Documents, release: Release) -> Result<(), PatchError> {
     for deletion in &part.deletions {
         let Some(place) = config.0.iter().position(|document| Id::of(document) == deletion.document) else {
             // As Talos: what is not there need not be taken away.
@@ -202,7 +220,7 @@ pub(super) fn apply(part: &Part, config: &mut Documents) -> Result<(), PatchErro
     let id = Id::of(wanted);
     match config.0.iter_mut().find(|document| Id::of(document) == id) {
         Some(document) => {
-            let mut merge = Merge { kind: &id.kind, path: String::new() };
+            let mut merge = Merge { release, kind: &id.kind, path: String::new() };
             merge.maps(document, wanted)
         }
         None => {
@@ -242,6 +260,7 @@ fn delete(map: &mut Map, path: &[String], deletion: &Deletion) -> Result<(), Pat
 }
 
 struct Merge<'a> {
+    release: Release,
     kind: &'a str,
     /// Keys joined with dots, `[]` for an entry of a list.
     path: String,
@@ -262,6 +281,19 @@ impl Merge<'_> {
     fn is_text_map(&self) -> bool {
         let last = self.path.rsplit('.').next().unwrap_or("");
         TEXT_MAPS.contains(&last)
+    }
+
+    /// The halves of a certificate with its key; none where the path leads to something else.
+    fn pair(&self) -> &'static [&'static str] {
+        let (begin, end) = REGISTRY_PAIRS;
+        if !self.kind.is_empty() {
+            return &[];
+        }
+        match PAIRS.iter().find(|(path, _)| *path == self.path) {
+            Some((_, halves)) => halves,
+            None if self.path.starts_with(begin) && self.path.ends_with(end) => BOTH,
+            None => &[],
+        }
     }
 
     /// Arguments of programs: each is replaced, be it one text or a list. flannel's are a plain list.
@@ -286,7 +318,9 @@ impl Merge<'_> {
     }
 
     fn values(&mut self, left: &mut Value, right: &Value, text_map: bool) -> Result<(), PatchError> {
-        if REPLACED.contains(&(self.kind, self.path.as_str())) {
+        let place = (self.kind, self.path.as_str());
+        let since = self.release >= Release::V1_14 && REPLACED_SINCE_1_14.contains(&place);
+        if since || REPLACED.contains(&place) {
             *left = right.clone();
             return Ok(());
         }
@@ -297,7 +331,13 @@ impl Merge<'_> {
             return Ok(());
         }
         match (&mut *left, right) {
-            (Value::Map(left), Value::Map(right)) => self.maps(left, right)?,
+            (Value::Map(left), Value::Map(right)) => {
+                for half in self.pair() {
+                    let stated = right.get(half).filter(|v| !v.is_null()).cloned();
+                    left.set(*half, stated.unwrap_or_else(|| Value::text(String::new())));
+                }
+                self.maps(left, right)?;
+            }
             (Value::List(left), Value::List(right)) => self.lists(left, right)?,
             // What is not there may be spelt as an empty text.
             (old, right) if old.as_str() == Some("") => *left = right.clone(),

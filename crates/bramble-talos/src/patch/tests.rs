@@ -29,14 +29,18 @@ mount:
 ";
 
 fn patched(patch: &str) -> String {
+    patched_of(CONFIG, patch)
+}
+
+fn patched_of(config: &str, patch: &str) -> String {
     let mut config = Documents(
-        yaml::read(CONFIG)
+        yaml::read(config)
             .unwrap()
             .into_iter()
             .filter_map(|v| if let Value::Map(m) = v { Some(m) } else { None })
             .collect(),
     );
-    match Patch::read(patch).and_then(|p| p.apply(&mut config)) {
+    match Patch::read(patch).and_then(|p| p.apply(&mut config, Release::V1_14)) {
         Ok(()) => config.text().expose().clone(),
         Err(error) => format!("{error}\n"),
     }
@@ -50,6 +54,32 @@ fn strategic_patches_do_what_the_fields_say() {
          ---\napiVersion: v1alpha1\nkind: VolumeConfig\nname: EPHEMERAL\nmount: {secure: false}\n\
          ---\napiVersion: v1alpha1\nkind: SysctlConfig\nparams: {a.b: 0}\n"
     ));
+}
+
+#[test]
+fn a_certificate_and_its_key_are_replaced_together() {
+    let config = "machine:\n  ca: {crt: QQ==, key: Qg==}\n  registries:\n    config:\n      ghcr.io:\n        tls: {clientIdentity: {crt: QQ==, key: Qg==}}\n";
+    for patch in ["machine: {ca: {key: ''}}", "machine: {ca: {}}"] {
+        let out = patched_of(config, patch);
+        assert!(out.starts_with("machine:\n    ca:\n        crt: \"\"\n        key: \"\"\n"), "{out}");
+    }
+    let out = patched_of(config, "machine: {ca: {crt: Qw==}}");
+    assert!(out.starts_with("machine:\n    ca:\n        crt: Qw==\n        key: \"\"\n"), "{out}");
+    let out = patched_of(
+        config,
+        "machine: {registries: {config: {ghcr.io: {tls: {clientIdentity: {key: RA==}}}}}}",
+    );
+    assert!(
+        out.contains(
+            "clientIdentity:\n                        crt: \"\"\n                        key: RA==\n"
+        ),
+        "{out}"
+    );
+    // Nothing that is said is nothing that is changed.
+    assert_eq!(
+        patched_of(config, "machine: {ca: null}"),
+        patched_of(config, "debug: false").replace("debug: false\n", "")
+    );
 }
 
 #[test]

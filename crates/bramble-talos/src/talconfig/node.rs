@@ -81,7 +81,7 @@ fn one_card(node: &Value) -> Option<(String, bool, Option<Value>)> {
     (plain && sound).then(|| (mac.to_lowercase(), !dhcp, interface.at(&["mtu"]).cloned()))
 }
 
-impl Import {
+impl Import<'_> {
     /// One machine.
     pub(super) fn node(&mut self, index: usize, node: &Value, top: &Value) -> Map {
         let whose = node.text_at(&["hostname"]).map_or(format!("machine {}", index + 1), str::to_string);
@@ -324,15 +324,14 @@ impl Import {
     fn files(&mut self, whose: &str, value: &Value, patches: &mut Vec<Value>) {
         let mut kept = Vec::new();
         for file in value.as_list().unwrap_or_default() {
-            let from_file = file.text_at(&["content"]).is_some_and(|text| text.starts_with('@'));
-            if from_file {
-                let path = file.text_at(&["path"]).unwrap_or_default();
-                self.lost.push(format!("{whose}: machineFiles: {path}: put the file's text into a patch"));
-                continue;
-            }
+            let path = file.text_at(&["path"]).unwrap_or_default();
+            let stated = file.text_at(&["content"]).unwrap_or_default();
+            let what = format!("{whose}: machineFiles: {path}");
+            let Some(content) = self.contents(&what, stated, file.at(&["skipEnvsubst"])) else { continue };
             let mut file = file.clone();
             if let Value::Map(map) = &mut file {
                 map.remove("skipEnvsubst");
+                map.set("content", content);
             }
             kept.push(file);
         }

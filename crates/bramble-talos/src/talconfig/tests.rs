@@ -15,6 +15,17 @@ patches:
     machine:
       features: { diskQuotaSupport: true }
   - "{{ template }}"
+  - "@./patches/variables.yaml"
+  - "@patches/template.yaml"
+  - "@patches/secret.sops.yaml"
+  - "@patches/dollars.yaml"
+  - "@patches/gone.yaml"
+inlineManifests:
+  - { name: a, contents: "kind: Namespace" }
+  - { name: b, contents: "@manifests/b.yaml" }
+  - { name: c, contents: "@ manifests/b.yaml", skipEnvsubst: true }
+  - { name: d, contents: "@manifests/secret.sops.yaml" }
+  - { name: e, contents: "@manifests/gone.yaml" }
 imageFactory: { registryURL: factory.example.org }
 controlPlane:
   schematic:
@@ -49,26 +60,61 @@ nodes:
     frobnicate: 1
 "#;
 
+fn file(path: &str) -> Result<String, String> {
+    Ok(match path {
+        "patches/all.yaml" => "# $COMMENT\nmachine: {certSANs: [a]}\n",
+        "patches/variables.yaml" => "machine: {certSANs: [\"${DOMAIN}\", \"${A:-b}\"]}\n",
+        "patches/template.yaml" => "machine: {certSANs: [{{ .X }}]}\n",
+        "patches/dollars.yaml" => "machine: {env: {A: $$B}}\n",
+        "patches/secret.sops.yaml" | "manifests/secret.sops.yaml" => "a: ENC[$X]\nsops:\n    mac: x\n",
+        "manifests/b.yaml" => "name: $NAME\n",
+        _ => return Err("it is not there".into()),
+    }
+    .to_string())
+}
+
+fn variable(name: &str) -> Option<String> {
+    (name == "NAME").then(|| "home".to_string())
+}
+
+fn imported(text: &str) -> Result<Imported, ImportError> {
+    import(text, &Surroundings { file: &file, variable: &variable })
+}
+
 #[test]
 fn a_talconfig_becomes_a_file_that_passes() {
-    let imported = import(TALCONFIG).unwrap();
+    let imported = imported(TALCONFIG).unwrap();
     bramble_spec::parse(&imported.file, "bramble.yaml").unwrap_or_else(|e| panic!("{e}\n{}", imported.file));
     insta::assert_snapshot!(format!(
-        "{}\nchanged:\n{}\n\nlost:\n{}",
+        "{}\nchanged:\n{}\n\nlost:\n{}\n\nfiles:\n{}",
         imported.file,
         imported.changed.join("\n"),
-        imported.lost.join("\n")
+        imported.lost.join("\n"),
+        imported.files.join("\n")
     ));
 }
 
 #[test]
-fn variables_are_those_of_a_shell() {
-    let value = |name: &str| (name == "A").then(|| "1".to_string());
-    let (text, used) = substitute("a ${A} $A ${B:-2} $$ $5 ${ x", &value).unwrap();
-    assert_eq!(text, "a 1 1 2 $$ $5 ${ x");
-    assert_eq!(used, ["A", "B"]);
-    let missing = substitute("${B} $C", &value).unwrap_err().to_string();
-    assert!(missing.contains("B, C"), "{missing}");
+fn variables_are_those_of_talhelper() {
+    let value = |name: &str| match name {
+        "A" => Some("1".to_string()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    for (text, becomes) in [
+        ("a ${A} $A/$A.", "a 1 1/1."),
+        ("${B:-2} ${B-2} ${B:=2} ${B=2} ${EMPTY:-2} ${A:-2}", "2 2 2 2 2 1"),
+        ("${A:+2}${B:+2} ${A+2}${B+2}", "2 2"),
+        ("${B:-$A}", "1"),
+        ("$$A $$$A $5 ${5} ${ x $ $_", "$A $1 $5 ${5} ${ x $ $_"),
+        ("# $B\na: b # ${B}\n", "# $B\na: b # ${B}\n"),
+    ] {
+        let (out, used) = substitute(text, &value).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(out, becomes, "{text}");
+        assert!(used.iter().all(|name| ["A", "B", "EMPTY"].contains(&name.as_str())), "{used:?}");
+    }
+    let missing = substitute("${B} $C ${EMPTY} ${D:-$E} \"a # $F\"", &value).unwrap_err().to_string();
+    assert!(missing.ends_with("B, C, D, EMPTY, F"), "{missing}");
 }
 
 #[test]
@@ -76,7 +122,7 @@ fn something_else_is_said_to_be() {
     for (text, says) in
         [("a: [", "YAML"), ("a: 1", "clusterName"), ("clusterName: a\nendpoint: b\n", "nodes")]
     {
-        let error = import(text).unwrap_err().to_string();
+        let error = imported(text).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     }
 }

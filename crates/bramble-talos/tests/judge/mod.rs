@@ -11,6 +11,8 @@ use std::process::Command;
 pub enum Verdict {
     Accepted,
     Rejected,
+    /// Talos' own code panicked, or met a part of its own patcher where it wanted a document.
+    Crashed,
 }
 
 /// A judge of one release, with a directory for what it is to read.
@@ -52,7 +54,9 @@ impl Judge {
         }
         let verdict = match output.status.code() {
             Some(0) => Verdict::Accepted,
+            Some(1) if out.contains("merge type mismatch left *decoder.") => Verdict::Crashed,
             Some(1) => Verdict::Rejected,
+            Some(2) if out.contains("panic: ") => Verdict::Crashed,
             _ => return Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr))),
         };
         Ok(Answer { verdict, out })
