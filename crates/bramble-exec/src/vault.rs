@@ -84,6 +84,11 @@ impl Vault {
         self.lock().get(place).cloned()
     }
 
+    /// Whether anything stands at a place.
+    pub fn has(&self, place: &[&str]) -> bool {
+        self.lock().get_value(place).is_some()
+    }
+
     /// Puts a text at a place, in memory.
     pub fn set(&self, place: &[&str], text: SecretText) -> Result<(), Failure> {
         self.lock().set(place, text).map_err(|e| {

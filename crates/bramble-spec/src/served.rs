@@ -32,7 +32,9 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
     when(spec.access.is_some(), "spec.access");
     when(spec.hosts.is_some(), "spec.hosts");
     let k3s = kubernetes.distribution == Distribution::K3s;
-    when(kubernetes.distribution == Distribution::Talos, "spec.kubernetes.distribution");
+    let talos = kubernetes.distribution == Distribution::Talos;
+    // Configs are rendered; machines are neither built, flashed nor spoken to.
+    when(talos, "spec.kubernetes.distribution");
     when(kubernetes.cni == Cni::Cilium, "spec.kubernetes.cni");
     let balanced = match kubernetes.load_balancer {
         LoadBalancer::None => true,
@@ -46,25 +48,36 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
         Ingress::GatewayApi => false,
     };
     when(!let_in, "spec.kubernetes.ingress");
-    let carried = kubernetes.endpoint.as_ref().is_some_and(|e| matches!(e.vip, Vip::KubeVip | Vip::Talos));
+    let carried = kubernetes.endpoint.as_ref().is_some_and(|e| match e.vip {
+        Vip::KubeVip => true,
+        Vip::Talos => !talos,
+        Vip::None | Vip::External => false,
+    });
     when(carried, "spec.kubernetes.endpoint.vip");
-    when(!spec.network.registries.0.is_empty() && !k3s, "spec.network.registries");
+    when(!spec.network.registries.0.is_empty() && !k3s && !talos, "spec.network.registries");
     let defaults = &spec.defaults;
-    level(&mut when, "spec", &spec.machine, &spec.os.settings);
+    level(&mut when, talos, "spec", &spec.machine, &spec.os.settings);
     level(
         &mut when,
+        talos,
         "spec.defaults.control-plane",
         &defaults.control_plane.machine,
         &defaults.control_plane.os,
     );
-    level(&mut when, "spec.defaults.worker", &defaults.worker.machine, &defaults.worker.os);
-    level(&mut when, "spec.defaults.management", &defaults.management.machine, &defaults.management.os);
+    level(&mut when, talos, "spec.defaults.worker", &defaults.worker.machine, &defaults.worker.os);
+    level(
+        &mut when,
+        talos,
+        "spec.defaults.management",
+        &defaults.management.machine,
+        &defaults.management.os,
+    );
     for (index, node) in spec.nodes.iter().enumerate() {
         let path = format!("spec.nodes[{index}]");
         when(node.role == Role::Management, &format!("{path}.role"));
         when(node.vm.is_some(), &format!("{path}.vm"));
         when(node.power.is_some(), &format!("{path}.power"));
-        level(&mut when, &path, &node.machine, &node.os);
+        level(&mut when, talos, &path, &node.machine, &node.os);
     }
     let mut found: Vec<NotServed> = paths
         .into_iter()
@@ -78,7 +91,13 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
 }
 
 /// What cluster, roles and machines may state alike.
-fn level(when: &mut impl FnMut(bool, &str), path: &str, machine: &MachineSettings, os: &OsSettings) {
-    when(machine.talos != Talos::default(), &format!("{path}.talos"));
+fn level(
+    when: &mut impl FnMut(bool, &str),
+    talos: bool,
+    path: &str,
+    machine: &MachineSettings,
+    os: &OsSettings,
+) {
+    when(machine.talos != Talos::default() && !talos, &format!("{path}.talos"));
     when(matches!(os.updates, Some(OrNone::Is(_))), &format!("{path}.os.updates"));
 }

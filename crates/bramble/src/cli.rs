@@ -103,7 +103,7 @@ pub enum Command {
     /// The site as virtual machines on this computer.
     #[command(subcommand)]
     Lab(Lab),
-    /// Write a kubeconfig for the lab's cluster.
+    /// Write a kubeconfig: for the lab's cluster, or for the file's own when it runs Talos.
     Kubeconfig(Kubeconfig),
     /// The site's network.
     #[command(subcommand)]
@@ -111,6 +111,15 @@ pub enum Command {
     /// The secrets file by hand.
     #[command(subcommand)]
     Secrets(Secrets),
+    /// Show or write the machine configs of Talos nodes.
+    Render(Render),
+    /// Write a talosconfig, good for hours.
+    Talosconfig(Talosconfig),
+    /// Take over a cluster that talhelper described: write bramble.yaml from its talconfig.yaml.
+    Import(Import),
+    /// Leave: write plain files with which other tools go on.
+    #[command(subcommand)]
+    Eject(Eject),
     /// Say what this computer lacks, and the command that mends it.
     Doctor(Doctor),
     /// Print the JSON Schema of bramble.yaml.
@@ -502,6 +511,9 @@ pub enum Secrets {
         #[arg(long)]
         install: bool,
     },
+    /// The secrets bundle of a Talos cluster: what its machines are one cluster by.
+    #[command(subcommand)]
+    Talos(SecretsTalos),
 }
 
 /// Arguments of `kubeconfig`.
@@ -513,6 +525,80 @@ pub struct Kubeconfig {
     /// How long it is good for, in hours.
     #[arg(long, default_value_t = 24, value_name = "HOURS")]
     pub hours: u64,
+}
+
+/// Arguments of `render`.
+#[derive(Debug, Args)]
+pub struct Render {
+    /// Which nodes; all that run Talos when none is named.
+    #[arg(value_name = "NODE")]
+    pub nodes: Vec<String>,
+    /// Write one file a node into this directory, encrypted like the secrets file.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Show and write the configs whole: they hold the keys of the cluster.
+    #[arg(long)]
+    pub plaintext: bool,
+    /// Say what differs from the files in the directory, and write nothing.
+    #[arg(long, requires = "out")]
+    pub diff: bool,
+    /// Exit with 2 when something differs.
+    #[arg(long, requires = "diff")]
+    pub exit_code: bool,
+}
+
+/// What can be done with the secrets bundle of a Talos cluster.
+#[derive(Debug, Subcommand)]
+pub enum SecretsTalos {
+    /// Make the bundle of a new cluster.
+    Create,
+    /// Take over a bundle: of `talosctl gen secrets`, encrypted with SOPS or not, or out of a control plane's config.
+    Import {
+        /// The bundle, or a control plane's machine config.
+        source: PathBuf,
+    },
+    /// Write the bundle as `talosctl gen secrets` does, in clear.
+    Export {
+        /// Where to write it, mode 0600; standard output when not given.
+        #[arg(short, long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The talconfig.yaml. Its talenv files are read too, and files that it names are copied beside bramble.yaml.
+    pub source: PathBuf,
+}
+
+/// What can be left.
+#[derive(Debug, Subcommand)]
+pub enum Eject {
+    /// Talos: secrets bundle, machine configs and talosconfig, in clear, for talosctl.
+    Talos(EjectTalos),
+}
+
+/// Arguments of `eject talos`.
+#[derive(Debug, Args)]
+pub struct EjectTalos {
+    /// Where to write them; made if missing.
+    #[arg(short, long, value_name = "DIR", default_value = "talos")]
+    pub out: PathBuf,
+}
+
+/// Arguments of `talosconfig`.
+#[derive(Debug, Args)]
+pub struct Talosconfig {
+    /// Where to write it, mode 0600.
+    #[arg(long, default_value = "talosconfig", value_name = "FILE")]
+    pub out: PathBuf,
+    /// How long it is good for, in hours.
+    #[arg(long, default_value_t = 24, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub hours: u64,
+    /// What it may do: os:admin, os:operator, os:reader, os:etcd:backup (repeatable).
+    #[arg(long = "role", value_name = "ROLE", default_value = "os:admin")]
+    pub roles: Vec<String>,
 }
 
 #[cfg(test)]

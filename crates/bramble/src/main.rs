@@ -6,6 +6,7 @@ mod hands;
 mod problem;
 mod settings;
 mod site;
+mod talos;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -65,6 +65,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-lab",
             "bramble-console",
             "bramble-serve",
+            "bramble-talos",
         ],
     ),
     ("bramble-node", 4, &["bramble-api", "bramble-disk", "bramble-partition", "bramble-kube"]),

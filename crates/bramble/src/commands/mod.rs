@@ -4,7 +4,9 @@ mod add;
 mod build;
 mod check;
 mod doctor;
+mod eject;
 mod flash;
+mod import;
 mod init;
 mod key;
 mod kubeconfig;
@@ -12,11 +14,14 @@ pub(crate) mod lab;
 mod network;
 mod plan;
 mod release;
+mod render;
 mod secrets;
+mod secrets_talos;
 mod serve;
+mod talosconfig;
 mod words;
 
-use crate::cli::{Add, Command, Network};
+use crate::cli::{Add, Command, Eject, Network};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use bramble_console::Exit;
@@ -41,6 +46,10 @@ pub fn run(command: Command, settings: &Settings) -> Result<Exit, Problem> {
         Command::Kubeconfig(args) => kubeconfig::run(&args, settings),
         Command::Network(Network::Reservations { output }) => network::reservations(settings, output),
         Command::Secrets(args) => secrets::run(args, settings),
+        Command::Render(args) => render::run(&args, settings),
+        Command::Talosconfig(args) => talosconfig::run(&args, settings),
+        Command::Import(args) => import::run(&args, settings),
+        Command::Eject(Eject::Talos(args)) => eject::talos(&args, settings),
         Command::Doctor(args) => match args.board {
             Some(name) => doctor::board(&name, args.output),
             None => doctor::run(settings),

@@ -1,5 +1,6 @@
 //! `bramble secrets`: the secrets file by hand, and by a person's editor. The real `sops` does all of it as well.
 
+use super::secrets_talos;
 use crate::cli::{Output, Secrets as Words};
 use crate::problem::Problem;
 use crate::settings::Settings;
@@ -24,6 +25,7 @@ pub(crate) fn run(words: Words, settings: &Settings) -> Result<Exit, Problem> {
         Words::AddRecipient { recipient, new } => add(settings, recipient.as_deref(), new),
         Words::RemoveRecipient { recipient } => remove(settings, &recipient),
         Words::Hook { install } => hook(settings, install),
+        Words::Talos(words) => secrets_talos::run(&words, settings),
     }
 }
 
