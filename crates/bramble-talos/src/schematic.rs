@@ -97,7 +97,7 @@ mod tests {
         items.iter().map(ToString::to_string).collect()
     }
 
-    /// Names that the Factory gave; its documentation and issues show them.
+    /// Names that the Factory gave; its own tests, its documentation and people's issues show them.
     #[test]
     fn names_are_the_factorys() {
         let vanilla = Schematic::default();
@@ -105,6 +105,31 @@ mod tests {
         assert_eq!(vanilla.id(), "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba");
         let pi4 = Schematic::of_machine(Board::Pi4, &[], &[]);
         assert_eq!(pi4.id(), "ee21ef4a5ef808a9b7484cc0dda0f25075021691c8c09a276591eedb638ea1f9");
+        let pi5 = Schematic::of_machine(Board::Pi5, &[], &[]);
+        assert_eq!(pi5.id(), "a636242df247ad4aad2e36d1026d8d4727b716a3061749bd7b19651e548f65e4");
+        let words = Schematic::of_machine(Board::UefiAmd64, &[], &strings(&["noapic", "nolapic"]));
+        assert_eq!(words.id(), "9cba8e32753f91a16c1837ab8abf356af021706ef284aef07380780177d9a06c");
+        for (extensions, id) in [
+            ("qemu-guest-agent", "ce4c980550dd2ab1b17bbf2b08801c7eb59418eafe8f279833297925d67c7515"),
+            ("iscsi-tools", "c9078f9419961640c712a8bf2bb9174933dfcf1da383fd8ea2b7dc21493f8bac"),
+            ("tailscale", "4a0d65c669d46663f377e7161e50cfd570c401f26fd9e7bda34a0216b6f1922b"),
+            ("gvisor", "d9ff89777e246792e7642abd3220a616afb4e49822382e4213a2e528ab826fe5"),
+            (
+                "iscsi-tools qemu-guest-agent",
+                "dc7b152cb3ea99b821fcb7340ce7168313ce393d663740b791c36f6e95fc8586",
+            ),
+            (
+                "iscsi-tools util-linux-tools",
+                "613e1592b2da41ae5e265e8789429f22e121aab91cb4deb6bc3c0b6262961245",
+            ),
+            (
+                "iscsi-tools qemu-guest-agent util-linux-tools",
+                "88d1f7a5c4f1d3aba7df787c448c1d3d008ed29cfb34af53fa0df4336a56040b",
+            ),
+        ] {
+            let names: Vec<String> = extensions.split(' ').map(|name| format!("siderolabs/{name}")).collect();
+            assert_eq!(Schematic::of_machine(Board::UefiAmd64, &names, &[]).id(), id, "{extensions}");
+        }
     }
 
     #[test]
