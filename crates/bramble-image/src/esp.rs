@@ -7,22 +7,7 @@ use bramble_api::layout::{ALIGNMENT, ESP_SIZE, loader_path, uki_path, uki_size};
 use bramble_api::names::{Arch, Slot};
 use bramble_fat::{Entry, FatType, Options, PlanError, Volume};
 
-/// Path of systemd-boot's configuration.
-pub const LOADER_CONF: &str = "loader/loader.conf";
-/// Bytes of the configuration: one sector, so that it changes whole or not at all.
-pub const LOADER_CONF_SIZE: usize = 512;
-
-/// The configuration that starts `slot`, always [`LOADER_CONF_SIZE`] bytes.
-///
-/// No menu and no editor (who sits at the keyboard must not change the command line), and no entry for the
-/// firmware's own menu. Line ends fill the rest: systemd-boot passes over empty lines.
-pub fn loader_conf(slot: Slot) -> [u8; LOADER_CONF_SIZE] {
-    let entry = uki_path(slot).rsplit('/').next().unwrap_or_default();
-    let text = format!("default {entry}\ntimeout 0\neditor no\nauto-firmware no\n");
-    let mut sector = [b'\n'; LOADER_CONF_SIZE];
-    sector[..text.len()].copy_from_slice(text.as_bytes());
-    sector
-}
+pub use bramble_api::layout::{LOADER_CONF, loader_conf};
 
 /// What lies on the partition of a new disk.
 #[derive(Clone, Copy, Debug)]
@@ -74,13 +59,6 @@ mod tests {
     use super::*;
     use bramble_fat::Reader;
     use std::os::unix::fs::FileExt;
-
-    #[test]
-    fn the_configuration_is_one_sector_of_text() {
-        let (a, b) = (loader_conf(Slot::A), loader_conf(Slot::B));
-        assert!(a.starts_with(b"default slot-a.efi\ntimeout 0\n") && b.starts_with(b"default slot-b.efi\n"));
-        assert!(a.iter().all(|c| *c == b'\n' || (b' '..=b'~').contains(c)));
-    }
 
     #[test]
     fn firmware_and_loader_find_their_files() {

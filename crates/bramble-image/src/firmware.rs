@@ -32,6 +32,8 @@ pub const KERNEL: &str = "vmlinuz";
 pub const INITRAMFS: &str = "initrd.img";
 /// Firmware's configuration.
 pub const CONFIG: &str = "config.txt";
+/// What firmware reads in its place in a trial when `autoboot.txt` does not say `tryboot_a_b`.
+const TRYBOOT: &str = "tryboot.txt";
 /// A word of the command line of the rescue: pid 1 starts no slot.
 pub const RESCUE: &str = "bramble.rescue";
 /// Longest line that firmware reads.
@@ -119,6 +121,11 @@ impl<'a> Parts<'a> {
 
     fn files(&self, first: bool) -> Result<Files<'a>, BuildError> {
         let mut files: Files<'a> = vec![(CONFIG.to_string(), Cow::Owned(self.config()?.into_bytes()))];
+        if first {
+            // A card that spoils `autoboot.txt` during a trial leaves the flag and takes `tryboot_a_b`: without this file
+            // firmware would find no kernel, and hang (found by the simulator).
+            files.push((TRYBOOT.to_string(), files[0].1.clone()));
+        }
         for facts in self.facts() {
             let serial = facts.serial;
             let mut line = format!("{} console=tty0 console={serial},115200n8", self.cmdline);

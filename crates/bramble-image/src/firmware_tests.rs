@@ -203,7 +203,7 @@ fn each_board_finds_on_its_partition_what_its_firmware_asks_for() {
         expected.sort_unstable();
         assert_eq!(slot.keys().collect::<Vec<_>>(), expected, "{}", facts.board);
         expected.extend(facts.first_stage);
-        expected.push(AUTOBOOT);
+        expected.extend([AUTOBOOT, TRYBOOT]);
         expected.sort_unstable();
         assert_eq!(first.keys().collect::<Vec<_>>(), expected, "{}", facts.board);
 
@@ -220,6 +220,7 @@ fn each_board_finds_on_its_partition_what_its_firmware_asks_for() {
         assert!(line.starts_with("ro quiet panic=10 ") && line.ends_with(&serial), "{line}");
         assert!(!line.contains(RESCUE) && text(&first, &cmdline).ends_with(" bramble.rescue\n"));
         assert_eq!(text(&first, CONFIG), config);
+        assert_eq!(text(&first, TRYBOOT), config, "the rescue starts in a trial too");
         assert_eq!(text(&first, AUTOBOOT), autoboot(Slot::A));
         for model in facts.models {
             for name in model.device_trees {
