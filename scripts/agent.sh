@@ -6,6 +6,7 @@
 # zig as linker and C compiler for both architectures, and the std of the musl targets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR=$PWD/target # where these scripts look for what is built
 
 zig_version=0.17.0 zigbuild_version=0.24.0 rust_version=1.95.0
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/bramble/tools

@@ -4,6 +4,7 @@
 #   usage: scripts/demo.sh [EXAMPLE]     (default: lab-amd64; lab-pair is a control plane and a worker)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR=$PWD/target # where these scripts look for what is built
 example=${1:-lab-amd64}
 began=$SECONDS
 say() { printf '\n== %s  (%d s)\n' "$*" $((SECONDS - began)); }

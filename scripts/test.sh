@@ -4,6 +4,7 @@
 #   usage: scripts/test.sh [--no-boot]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR=$PWD/target # where these scripts look for what is built
 began=$SECONDS
 say() { printf '\n== %s  (%d s)\n' "$*" $((SECONDS - began)); }
 
