@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Boots images in the lab and looks inside. Needs target/release/bramble and target/agent/ (scripts/test.sh makes them).
-#   usage: scripts/boot-test.sh [cuts|sqlite|etcd|faults|reuse|pair-sqlite|pair-etcd|k3s ...]   (default: the first three)
+#   usage: scripts/boot-test.sh [cuts|sqlite|etcd|faults|reuse|upgrade|upgrade-all|pair-sqlite|pair-etcd|k3s ...]   (default: the first three)
 #   cuts      two power cuts in the first boot; the next boot reaches Ready
 #   sqlite    one control plane with each datastore; what lies in the guest; with sqlite also what a reset and a
 #   etcd      flipped byte do
 #   faults    a clock in 1970, a lease that differs, a full data partition: what the node says and does
 #   reuse     a card that was used before: taken over cleanly; with --keep-data its data stays
 #   k3s       k3s' units and files before a stand-in for k3s, which says so; the real one with BRAMBLE_K3S_FILE
+#   upgrade   a release is published: the machine fetches, tries and keeps it; one whose kernel panics is given up;
+#             upgrade-all: also one whose kubelet, and one whose agent is dead (an hour)
 #   pair-*    a control plane and a worker, and a worker that comes later
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -210,14 +212,92 @@ cuts() {
   bramble lab down --destroy >/dev/null
 }
 
-trap labs_down EXIT
+# boots N: how often the machine has started since it was powered on first
+boots() { bramble lab logs n1 | grep -ac 'bramble-stage: initramfs' || true; }
+
+# runs: the release that the machine runs, and its slot
+runs() {
+  guest bramble-node status 2>/dev/null \
+    | python3 -c 'import json, sys; boot = json.load(sys.stdin)["boot"]; print(boot["release"], boot["slot"])' || true
+}
+
+# said TEXT SECONDS: waits until the console has it
+said() {
+  local try
+  for try in $(seq "$2"); do
+    bramble lab logs n1 | grep -aq "$1" && return 0
+    sleep 1
+  done
+  return 1
+}
+
+# publish RELEASE [KERNEL-ARGUMENT...]: another release than before, by a word on its kernel's command line
+publish() {
+  local version=$1 words="bramble.test=$1"
+  shift
+  [ $# = 0 ] || words="$words, $*"
+  sed -i "s|^    kernelArgs: .*|    kernelArgs: [$words]|" bramble.yaml
+  bramble lab release >release-$version.log 2>&1 || { cat release-$version.log; bad "release $version is published"; return 1; }
+  grep -o 'from [0-9]*: .* on the wire' release-$version.log | head -n 1 || true
+}
+
+upgrade() {
+  printf '\n-- a release that is published, and bad ones\n'
+  prepare upgrade
+  sed -i 's|^  os:|  os:\n    updates: { source: "https://updates.home.arpa/" }\n    kernelArgs: [bramble.test=1]|' bramble.yaml
+  bramble check
+  bramble lab down --destroy >/dev/null 2>&1 || true
+  rm -rf .bramble/lab/public
+  mkdir -p .bramble/lab/public
+  bramble serve .bramble/lab/public --listen 127.0.0.1:0 >serve.log 2>&1 &
+  server=$!
+  local port
+  port=$(for try in $(seq 50); do sed -n 's|.*http://127.0.0.1:\([0-9]*\)/.*|\1|p' serve.log; sleep 0.1; done | head -n 1)
+  up "release 1 is Ready" --updates "$port" || return 0
+  check "release 1 runs" "1 a" "$(runs)"
+  publish 1
+  # A package more: root, tree and kernel image change.
+  sed -i 's|^    kernelArgs:|    packages: [tree]\n    kernelArgs:|' bramble.yaml
+  publish 2
+  if said 'release 2 is kept in slot b' 1500; then ok "release 2 was fetched, tried and kept with no hand on it"; else bad "release 2 is kept"; fi
+  bramble lab logs n1 | grep -a 'update:' | tail -n 12 || true
+  check "what runs" "2 b" "$(runs)"
+  check "its new program is there" /usr/bin/tree "$(guest command -v tree || true)"
+  check "and the node is Ready" True "$(kubectl_in_lab get node n1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')"
+
+  # Its kernel finds no first program, and panics. Tried twice, then never again.
+  local before
+  before=$(boots)
+  publish 3 rdinit=/nowhere root=/dev/nowhere
+  if said 'release 3 is not kept: no-word.*tries: 2' 1500; then ok "release 3, whose kernel panics, is tried twice and given up"; else bad "release 3 is given up"; fi
+  bramble lab logs n1 | grep -a 'update:' | tail -n 12 || true
+  check "starts of release 2 between them (those of release 3 do not come so far)" 2 $(($(boots) - before))
+  check "what runs" "2 b" "$(runs)"
+  if [ "${1:-}" = all ]; then
+    # Its kubelet never starts.
+    publish 4 systemd.mask=kubelet.service
+    if said 'release 4 is not kept: unhealthy' 2400; then ok "release 4, whose kubelet is dead, goes back"; else bad "release 4 goes back"; fi
+    check "what runs" "2 b" "$(runs)"
+    # Its agent never starts; what pid 1 left behind ends the trial.
+    publish 5 systemd.mask=bramble-agent.service
+    if said 'release 5 is not kept: no-word.*tries: 2' 4000; then ok "release 5, whose agent is dead, is ended by its guard"; else bad "release 5 is ended by its guard"; fi
+    check "what runs" "2 b" "$(runs)"
+  fi
+  bramble lab logs n1 | grep -a 'update:' | tail -n 40 || true
+  kill "$server" 2>/dev/null || true
+  bramble lab down
+}
+
+server=
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null; labs_down' EXIT
 [ $# -gt 0 ] || set -- cuts sqlite etcd
 for one in "$@"; do
   cd "$root"
   case $one in
     sqlite | etcd) ready "$one" ;;
     pair-sqlite | pair-etcd) pair "${one#pair-}" ;;
-    cuts | faults | reuse | k3s) "$one" ;;
+    cuts | faults | reuse | k3s | upgrade) "$one" ;;
+    upgrade-all) upgrade all ;;
     *) echo "unknown test $one" >&2; exit 64 ;;
   esac
 done

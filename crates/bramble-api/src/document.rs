@@ -189,6 +189,9 @@ pub struct System {
     /// Disks beside the one with the system.
     #[serde(default)]
     pub disks: Disks,
+    /// Unattended updates; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Updates>,
 }
 
 /// Disks beside the one with the system.

@@ -182,6 +182,8 @@ pub mod path {
     pub const PERSIST: &str = "/data/persist";
     /// What pid 1 found, for the agent: JSON of [`crate::stage::Boot`].
     pub const BOOT: &str = "/run/bramble/boot.json";
+    /// There once the running release is the committed one: a trial's guard, which pid 1 has started, then ends.
+    pub const KEPT: &str = "/run/bramble/kept";
     /// The running release's manifest as verified by pid 1.
     pub const MANIFEST: &str = "/run/bramble/manifest.json";
     /// The agent inside the root image.

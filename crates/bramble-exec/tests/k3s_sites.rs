@@ -34,8 +34,14 @@ fn documents(text: &str) -> Vec<MachineDocument> {
         agent_password: "1e".repeat(16),
         etcd_peer: identity::etcd_peer(cluster.name(), NOW).unwrap(),
     };
-    let edition =
-        Edition { issued_at: NOW, generation: 1, keep_data: false, manifests: vec![], trusted_cas: vec![] };
+    let edition = Edition {
+        issued_at: NOW,
+        generation: 1,
+        keep_data: false,
+        manifests: vec![],
+        trusted_cas: vec![],
+        updates_source: None,
+    };
     let document = |node: &bramble_spec::EffectiveNode| {
         let role = match node.role {
             bramble_spec::Role::ControlPlane => Role::ControlPlane,

@@ -27,6 +27,6 @@ pub use error::{Error, Refusal};
 pub use raspberry::REBOOT_MARKER;
 pub use spec::{
     AccelChoice, BadMac, BaseSegment, Boot, Dhcp, Firmware, Forward, LabMachine, LabSpec, Mac, NetworkTime,
-    PiBoard, PiHardware, Rtc,
+    PiBoard, PiHardware, Rtc, UPDATES_PORT,
 };
 pub use wire::{CutPoint, CutReport, LabEvent, MachineState, MachineStatus, StartReport};

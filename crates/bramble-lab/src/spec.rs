@@ -9,6 +9,9 @@ use std::path::PathBuf;
 
 use crate::error::Refusal;
 
+/// Where the machines of a lab find their releases: plain http, at the gateway. It stands in for the house's own source.
+pub const UPDATES_PORT: u16 = 8017;
+
 /// A whole lab: one layer-2 segment, its gateway, its machines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -32,6 +35,10 @@ pub struct LabSpec {
     pub machines: Vec<LabMachine>,
     /// Ports of 127.0.0.1 that lead to a machine.
     pub forwards: Vec<Forward>,
+    /// The port of 127.0.0.1 that the machines' update source is answered from, at [`UPDATES_PORT`] of every address that
+    /// is not a machine's; nothing answers there when absent.
+    #[serde(default)]
+    pub updates: Option<u16>,
     /// Firmware for each architecture that a machine boots by [`Boot::Firmware`].
     pub firmware: BTreeMap<Arch, Firmware>,
     /// How guest instructions are run.

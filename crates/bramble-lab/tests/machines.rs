@@ -157,6 +157,7 @@ fn spec(machines: Vec<LabMachine>, firmware: BTreeMap<Arch, Firmware>) -> LabSpe
         time: NetworkTime::Host,
         machines,
         forwards: vec![],
+        updates: None,
         firmware,
         accel: AccelChoice::Auto,
         qemu: BTreeMap::new(),

@@ -12,6 +12,7 @@ mod fixture;
 mod init;
 mod refused;
 mod tree;
+mod update;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Some("shutdown") => agent::shutdown(),
         Some("agent") => agent::run(),
         Some("status") => agent::status(),
+        Some("trial-guard") => init::stand_guard(),
         Some("await-api") => agent::await_api(&arguments[2..]),
         Some("--version") => {
             say(&mut std::io::stdout(), concat!("bramble-node ", env!("CARGO_PKG_VERSION")));

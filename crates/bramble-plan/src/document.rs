@@ -3,7 +3,7 @@
 use crate::wanted::{board, role};
 use bramble_api::document::{
     Addressing, Cni, ControlPlane, Datastore, DiskName, Disks, Distribution, FORMAT, Interface, K3s,
-    Kubernetes, Machine, MachineDocument, Network, Ssh, System, Volume, Wifi,
+    Kubernetes, Machine, MachineDocument, Network, Ssh, System, Updates, Volume, Wifi, Window,
 };
 use bramble_api::lock::Lock;
 use bramble_spec::{Cluster, DiskSelector, EffectiveNode, OrNone};
@@ -41,7 +41,12 @@ pub struct Edition {
     pub manifests: Vec<String>,
     /// Certificate authorities that the file names, PEM.
     pub trusted_cas: Vec<String>,
+    /// Where the machines of a rehearsal look for releases, in place of what the file says.
+    pub updates_source: Option<String>,
 }
+
+/// Seconds between two looks in a rehearsal: somebody waits for it.
+const REHEARSAL_INTERVAL: u64 = 30;
 
 /// A document that cannot be rendered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +118,15 @@ pub fn document(
         trusted_cas: edition.trusted_cas.clone(),
         initiator_name: Some(initiator_name(cluster, node)),
         disks: disks(node),
+        updates: node.updates.as_ref().map(|updates| Updates {
+            source: edition.updates_source.clone().unwrap_or_else(|| updates.source.to_string()),
+            window: updates.window.as_ref().map(|window| Window {
+                days: window.days.iter().map(|day| *day as u8).collect(),
+                from: window.from,
+                to: window.to,
+            }),
+            interval: edition.updates_source.is_some().then_some(REHEARSAL_INTERVAL),
+        }),
     };
     Ok(MachineDocument {
         format: FORMAT,
@@ -352,6 +366,7 @@ mod tests {
             keep_data: false,
             manifests: vec!["m".into()],
             trusted_cas: vec![],
+            updates_source: None,
         }
     }
 

@@ -99,5 +99,5 @@ fn level(
     os: &OsSettings,
 ) {
     when(machine.talos != Talos::default() && !talos, &format!("{path}.talos"));
-    when(matches!(os.updates, Some(OrNone::Is(_))), &format!("{path}.os.updates"));
+    when(talos && matches!(os.updates, Some(OrNone::Is(_))), &format!("{path}.os.updates"));
 }

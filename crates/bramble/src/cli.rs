@@ -354,6 +354,9 @@ pub enum Lab {
         /// Power the machines on and do not wait.
         #[arg(long, conflicts_with = "until")]
         no_wait: bool,
+        /// Answer the machines' update source from this port of 127.0.0.1, where `bramble serve` listens.
+        #[arg(long, value_name = "PORT")]
+        updates: Option<u16>,
         /// What if: the hardware clocks start at this time (seconds since 1970; 0 is a machine without a battery).
         #[arg(long, value_name = "SECONDS", help_heading = "What if")]
         clock: Option<u64>,
@@ -374,6 +377,15 @@ pub enum Lab {
         /// Let this server's card found the lab's cluster anew (k3s).
         #[arg(long, conflicts_with = "keep_data")]
         found: bool,
+    },
+    /// Publish the file's release for the lab's machines, signed with the lab's keys; `bramble serve` offers it to them.
+    Release {
+        /// Directory of static files to write; `.bramble/lab/public` when absent.
+        #[arg(short, long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// How hard to compress, 1 to 22.
+        #[arg(long, value_name = "LEVEL", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
+        level: i32,
     },
     /// Stop the machines; their disks stay.
     Down {

@@ -37,6 +37,8 @@ pub(crate) struct LabOptions {
     pub(crate) leases: Vec<(String, Ipv4Addr)>,
     /// No time server answers.
     pub(crate) no_time: bool,
+    /// The port of this computer that the machines' update source is answered from.
+    pub(crate) updates: Option<u16>,
 }
 
 impl Default for LabOptions {
@@ -48,6 +50,7 @@ impl Default for LabOptions {
             clock: None,
             leases: vec![],
             no_time: false,
+            updates: None,
         }
     }
 }
@@ -86,6 +89,7 @@ fn house_builder<'a>(
         agent: &settings::agent,
         cmdline: vec![],
         lab: None,
+        updates_source: None,
         clock: &Wall,
     }
 }
@@ -122,12 +126,20 @@ pub(crate) fn run_flash(
     Ok(())
 }
 
+/// Where lab machines look for releases: the lab's own gateway. A rehearsal must not ask the house's source.
+fn lab_updates(cluster: &bramble_spec::Cluster) -> Option<String> {
+    let network = &cluster.spec.network;
+    let gateway = network.gateway.or_else(|| network.subnet.hosts().next())?;
+    Some(format!("http://{gateway}:{}/", bramble_lab::UPDATES_PORT))
+}
+
 /// Runs a plan of the lab.
 pub(crate) fn run_lab(
     settings: &Settings,
     site: Site,
     plan: &Plan,
     options: LabOptions,
+    publishing: Publishing,
 ) -> Result<(), Problem> {
     let directory = crate::commands::lab::directory(settings);
     let vault = OnceLock::new();
@@ -139,11 +151,12 @@ pub(crate) fn run_lab(
         lock: Mutex::new(lock),
         vault: &open,
         out: directory.join("release"),
-        publishing: Publishing::default(),
+        publishing,
         agent: &settings::agent,
         // The lab's power cuts aim at the marks of the first boot.
         cmdline: vec!["bramble.marks".into()],
         lab: Some(cards),
+        updates_source: lab_updates(&site.cluster),
         clock: &Wall,
     };
     let hand = lab::LabHand { builder: &builder, directory: &directory, options, began: OnceLock::new() };

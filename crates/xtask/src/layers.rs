@@ -68,7 +68,19 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
             "bramble-talos",
         ],
     ),
-    ("bramble-node", 4, &["bramble-api", "bramble-disk", "bramble-partition", "bramble-kube"]),
+    (
+        "bramble-node",
+        4,
+        &[
+            "bramble-api",
+            "bramble-disk",
+            "bramble-fat",
+            "bramble-kube",
+            "bramble-pack",
+            "bramble-partition",
+            "bramble-upgrade",
+        ],
+    ),
     (
         "bramble-sim",
         9,

@@ -192,6 +192,7 @@ impl Builder<'_> {
             keep_data,
             manifests: manifests::first(&settings),
             trusted_cas: self.trusted_cas()?,
+            updates_source: self.updates_source.clone(),
         };
         let mut identity = self.identity(node)?;
         for wifi in node.interfaces.iter().filter_map(|i| i.wifi.as_ref()) {

@@ -47,6 +47,8 @@ pub struct Builder<'a> {
     pub cmdline: Vec<String>,
     /// The lab's own count of cards, when the releases go to lab machines.
     pub lab: Option<LabCards>,
+    /// Where machines look for releases in place of what the file says: a lab's must not ask the house's source.
+    pub updates_source: Option<String>,
     /// Tells the time.
     pub clock: &'a dyn Clock,
 }

@@ -1,4 +1,4 @@
-//! One connection from a port of this computer to a machine: a host socket and a socket of the gateway's TCP,
+//! One connection between a port of this computer and a machine: a host socket and a socket of the gateway's TCP,
 //! and the bytes between them.
 
 use rustix::event::PollFlags;
@@ -49,6 +49,26 @@ impl Connection {
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
         let socket = sockets.add(socket);
         Ok(Connection { host, socket, host_ended: false, machine_ended: false })
+    }
+
+    /// A connection that a machine has made: `host` is where it leads.
+    pub(super) fn adopt(host: TcpStream, socket: SocketHandle) -> io::Result<Connection> {
+        host.set_nonblocking(true)?;
+        host.set_nodelay(true)?;
+        Ok(Connection { host, socket, host_ended: false, machine_ended: false })
+    }
+
+    /// A socket of the gateway that waits for a machine to connect to `port`.
+    pub(super) fn listen(port: u16, sockets: &mut SocketSet<'static>) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.set_nagle_enabled(false);
+        socket.set_ack_delay(None);
+        socket.set_timeout(Some(PATIENCE));
+        socket.set_keep_alive(Some(KEEP_ALIVE));
+        // Fails only for port 0 and for a socket that is open.
+        let _ = socket.listen(port);
+        sockets.add(socket)
     }
 
     /// The host's socket, and what to wait for on it.

@@ -12,17 +12,17 @@ mod tap;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::udp;
+use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{ArpPacket, EthernetAddress, HardwareAddress, IpCidr, Ipv4Cidr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::spec::{Dhcp, LabSpec, Mac, NetworkTime};
+use crate::spec::{Dhcp, LabSpec, Mac, NetworkTime, UPDATES_PORT};
 use crate::switch::{Frame, PortId, Switch};
 use forward::Connection;
 use tap::Tap;
@@ -50,6 +50,8 @@ pub(crate) struct Site {
     zone: dns::Zone,
     leases: dhcp::Leases,
     time: NetworkTime,
+    /// The port of this computer that the update source is answered from.
+    updates: Option<u16>,
 }
 
 impl Site {
@@ -84,6 +86,7 @@ impl Site {
             zone: dns::Zone { domain, hosts },
             leases,
             time: spec.time,
+            updates: spec.updates,
         })
     }
 
@@ -186,6 +189,8 @@ struct Stack {
     ntp: SocketHandle,
     listeners: Forwards,
     connections: Vec<Connection>,
+    /// Waits for a machine that asks for updates.
+    updates: SocketHandle,
     next_port: u16,
 }
 
@@ -212,6 +217,7 @@ impl Stack {
             sockets.add(socket)
         };
         let (dns, ntp) = (udp(DNS_PORT), udp(NTP_PORT));
+        let updates = Connection::listen(UPDATES_PORT, &mut sockets);
         Stack {
             site,
             switch,
@@ -224,6 +230,7 @@ impl Stack {
             ntp,
             listeners: Vec::new(),
             connections: Vec::new(),
+            updates,
             next_port: FIRST_PORT,
         }
     }
@@ -258,6 +265,7 @@ impl Stack {
             let changed = self.interface.poll(now, &mut self.tap, &mut self.sockets);
             self.answer_names();
             self.answer_time();
+            self.lead_to_updates();
             let sockets = &mut self.sockets;
             let mut over = Vec::new();
             for (i, connection) in self.connections.iter_mut().enumerate() {
@@ -307,6 +315,33 @@ impl Stack {
                 let opened = Connection::open(host, *to, local, &mut self.interface, &mut self.sockets);
                 self.connections.extend(opened.ok());
             }
+        }
+    }
+
+    /// A machine that has connected to the update source is led to the server on this computer; without one it is
+    /// refused, as by a house whose source is down.
+    fn lead_to_updates(&mut self) {
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.updates);
+        if !socket.may_send() {
+            if !socket.is_open() {
+                let _ = socket.listen(UPDATES_PORT);
+            }
+            return;
+        }
+        // On this computer itself: it answers at once, or nobody listens.
+        let host = self.site.updates.map(|port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
+        let connection = match host {
+            Some(Ok(host)) if self.connections.len() < MAX_CONNECTIONS => {
+                Connection::adopt(host, self.updates).ok()
+            }
+            _ => None,
+        };
+        match connection {
+            Some(connection) => {
+                self.connections.push(connection);
+                self.updates = Connection::listen(UPDATES_PORT, &mut self.sockets);
+            }
+            None => self.sockets.get_mut::<tcp::Socket<'_>>(self.updates).abort(),
         }
     }
 

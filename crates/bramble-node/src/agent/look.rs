@@ -4,7 +4,7 @@ use super::api::{Api, readiness};
 use super::watch::{Kubernetes, Seen};
 use crate::clock;
 use bramble_api::document::{Distribution, Kubernetes as Wanted, MachineDocument, Network};
-use bramble_api::names::path;
+use bramble_api::names::{Role, path};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 
@@ -60,7 +60,7 @@ fn kubernetes(document: &MachineDocument, wanted: &Wanted, has_stated: bool) -> 
     // The API is not asked before it can answer: a refused round of TLS costs a Pi more than all the rest.
     if !has_stated || runtime.is_err() {
         let not_asked = || Err("not asked yet".to_string());
-        return Kubernetes { runtime, api: not_asked(), ready: not_asked() };
+        return Kubernetes { runtime, api: not_asked(), ready: not_asked(), api_version: None };
     }
     let opened = Api::of(wanted, &document.machine.incarnation);
     let api = opened.as_ref().map_err(Clone::clone).and_then(|api| match api.get("/readyz")? {
@@ -79,7 +79,20 @@ fn kubernetes(document: &MachineDocument, wanted: &Wanted, has_stated: bool) -> 
         }
         _ => Err("the API is not there".into()),
     };
-    Kubernetes { runtime, api, ready }
+    // A worker takes no release whose Kubernetes is newer than this.
+    let api_version = match (&opened, &api) {
+        (Ok(open), Ok(_)) if document.machine.role == Role::Worker => {
+            open.get("/version").ok().and_then(|answer| version(&answer.body))
+        }
+        _ => None,
+    };
+    Kubernetes { runtime, api, ready, api_version }
+}
+
+/// `gitVersion` of an API server's version.
+fn version(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    Some(body.get("gitVersion")?.as_str()?.to_string())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod watch;
 use crate::console;
 use crate::init::parse_document;
 use crate::refused::{At, Refused, line};
-use crate::{clock, say};
+use crate::{clock, say, update};
 pub use await_api::run as await_api;
 use bramble_api::document::MachineDocument;
 use bramble_api::manifest::Manifest;
@@ -70,12 +70,15 @@ fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
     let mut watch = Watch::new(&document.machine.name, document.network.address);
     let started = Instant::now();
     let mut clock_saved: Option<Instant> = None;
-    let mut written: Option<Watch> = None;
+    let mut written: Option<(Watch, update::Status)> = None;
+    let updates = update::start(document, manifest);
     let (mut since, mut explain) = (Instant::now(), EXPLAIN);
     notify::send("READY=1");
     loop {
         let before = watch.stage;
-        for say in watch.observe(&look::look(document, manifest.time)) {
+        let seen = look::look(document, manifest.time);
+        updates.saw(watch::for_updates(&seen));
+        for say in watch.observe(&seen) {
             match say {
                 Say::Stage(stage, text) => console::stage(stage, &text),
                 Say::Note(text) => console::note(&text),
@@ -87,12 +90,13 @@ fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
             console::note(&format!("waiting for {} s for {waiting}", since.elapsed().as_secs()));
             explain *= 2;
         }
-        if written.as_ref() != Some(&watch) {
-            if let Err(refused) = write_status(&watch) {
+        let now = (watch.clone(), updates.status());
+        if written.as_ref() != Some(&now) {
+            if let Err(refused) = write_status(&now) {
                 say(&mut std::io::stderr(), &line(&refused));
             }
             notify::send(&format!("STATUS={}", watch.waiting.as_deref().unwrap_or(watch.stage.name())));
-            written = Some(watch.clone());
+            written = Some(now);
         }
         if clock_saved.is_none_or(|saved| saved.elapsed() >= SAVE_CLOCK) {
             save_clock();
@@ -100,6 +104,7 @@ fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
         }
         notify::send("WATCHDOG=1");
         std::thread::sleep(match watch.is_ready() {
+            true if updates.is_judging() => LATER,
             true => AT_REST,
             false if started.elapsed() < PATIENCE => SOON,
             false => LATER,
@@ -113,9 +118,16 @@ fn save_clock() {
     }
 }
 
-fn write_status(watch: &Watch) -> Result<(), Refused> {
+fn write_status((watch, updates): &(Watch, update::Status)) -> Result<(), Refused> {
+    #[derive(serde::Serialize)]
+    struct Status<'a> {
+        #[serde(flatten)]
+        watch: &'a Watch,
+        updates: &'a update::Status,
+    }
     let new = Path::new(STATUS).with_extension("new");
-    let json = serde_json::to_vec(watch).map_err(std::io::Error::from).at("write", &new)?;
+    let json =
+        serde_json::to_vec(&Status { watch, updates }).map_err(std::io::Error::from).at("write", &new)?;
     fs::write(&new, json).at("write", &new)?;
     fs::rename(&new, STATUS).at("put in place", STATUS)
 }

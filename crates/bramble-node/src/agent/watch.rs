@@ -1,6 +1,8 @@
 //! What the agent makes of what it sees: pure, so that every turn of events can be tried.
 
+use crate::update;
 use bramble_api::stage::Stage;
+use bramble_upgrade::gate::Part;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -34,6 +36,36 @@ pub struct Kubernetes {
     pub api: Result<String, String>,
     /// The node is Ready; its version.
     pub ready: Result<String, String>,
+    /// The API server's version, where it was asked.
+    pub api_version: Option<String>,
+}
+
+/// What of a round decides about a release on trial.
+pub fn for_updates(seen: &Seen) -> update::Seen {
+    let mut broken = Vec::new();
+    let mut put = |part: Part, why: String| broken.push((part, why));
+    if seen.data_percent.is_none() {
+        put(Part::Data, "data is not mounted".into());
+    }
+    if let Some(why) = &seen.clock {
+        put(Part::Time, why.clone());
+    }
+    if !seen.has_stated && seen.source.is_none() {
+        put(Part::Network, "no interface has an address".into());
+    }
+    if let Some(kubernetes) = &seen.kubernetes {
+        let Kubernetes { runtime, api, ready, .. } = kubernetes;
+        let answers = [
+            (Part::Runtime, runtime.as_ref().err()),
+            (Part::Api, api.as_ref().err()),
+            (Part::Ready, ready.as_ref().err()),
+        ];
+        answers
+            .into_iter()
+            .filter_map(|(part, why)| Some((part, why?)))
+            .for_each(|(part, why)| put(part, why.clone()));
+    }
+    update::Seen { broken, api_version: seen.kubernetes.as_ref().and_then(|k| k.api_version.clone()) }
 }
 
 /// Something to be said.
@@ -201,6 +233,7 @@ mod tests {
                 runtime: Ok(()),
                 api: Ok("https://192.168.1.10:6443".into()),
                 ready: Ok("v1.36.3".into()),
+                api_version: None,
             }),
             data_percent: Some(10),
             clock: None,

@@ -132,15 +132,44 @@ impl Disk {
         Ok(said)
     }
 
-    /// The slot that `autoboot.txt` names, on a Pi where it is as we wrote it.
+    /// The disk of this name, as the running system knows it.
+    pub fn named(name: &str) -> Result<Disk, DiskError> {
+        let device = block::disks(Path::new(SYSFS)).into_iter().find(|device| device.name == name);
+        let device = device.ok_or_else(|| DiskError::None { seen: format!("no {name}") })?;
+        let table = read_table(&device).map_err(|seen| DiskError::None { seen })?;
+        Ok(Disk { device, table })
+    }
+
+    /// Whether it is a disk for UEFI firmware; else it is a Pi's.
+    pub fn is_gpt(&self) -> bool {
+        matches!(self.table, Table::Gpt(_))
+    }
+
+    /// The slot that `loader.conf` or `autoboot.txt` names, where it is as we wrote it.
     pub fn committed(&self) -> Result<Option<Slot>, Refused> {
-        let Table::Mbr(table) = &self.table else { return Ok(None) };
-        let Some(select) = table.partitions.iter().find(|p| p.number == 1) else { return Ok(None) };
-        let path = self.device.path();
-        let mut sector = [0; SECTOR as usize];
-        let disk = File::open(&path).at("open", &path)?;
-        disk.read_exact_at(&mut sector, select.start + AUTOBOOT_OFFSET).at("read", &path)?;
-        Ok(autoboot_slot(&sector))
+        match &self.table {
+            Table::Gpt(_) => Ok(self.committed_by_loader()),
+            Table::Mbr(_) => {
+                let Some((select, _)) = self.table.place(Kind::BootSelect) else { return Ok(None) };
+                let path = self.device.path();
+                let mut sector = [0; SECTOR as usize];
+                let disk = File::open(&path).at("open", &path)?;
+                disk.read_exact_at(&mut sector, select + AUTOBOOT_OFFSET).at("read", &path)?;
+                Ok(autoboot_slot(&sector))
+            }
+        }
+    }
+
+    /// An ESP that cannot be read names no slot; the boot loader could read it, so that is a wonder and no reason to stop.
+    fn committed_by_loader(&self) -> Option<Slot> {
+        let esp = File::open(self.partition(Kind::Esp).ok()?.path()).ok()?;
+        let bytes = bramble_fat::Reader::open(esp).ok()?.read(layout::LOADER_CONF, SECTOR).ok()?;
+        [Slot::A, Slot::B].into_iter().find(|slot| layout::loader_conf(*slot)[..] == bytes)
+    }
+
+    /// A partition by its purpose.
+    pub fn of(&self, kind: Kind) -> Result<Device, DiskError> {
+        self.partition(kind)
     }
 
     /// The root slot's partition.

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Where efivarfs is mounted.
 pub const VARIABLES: &str = "/sys/firmware/efi/efivars";
 /// The vendor GUID of the Boot Loader Interface.
-const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+pub const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// What the firmware's variables say about this boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 mod block;
 mod cmdline;
 mod disk;
-mod efi;
+pub mod efi;
 mod ext4;
 mod firmware;
 mod first;
@@ -13,11 +13,15 @@ mod places;
 mod program;
 mod slot;
 mod state;
+mod trial;
 mod verity;
 mod volumes;
 mod watchdog;
 
+pub use block::Device;
+pub use disk::{Disk, DiskError};
 pub use first::parse as parse_document;
+pub use trial::stand_guard;
 
 use crate::console::{self, mark, note, stage};
 use crate::refused::{At, Refused, line};
@@ -65,17 +69,28 @@ enum Failure {
     Arch,
 }
 
-/// Runs as pid 1. Never returns: on failure it stays and says why.
+/// Runs as pid 1. Never returns: on failure a trial goes back to what it came from, and everything else stays and says
+/// why.
 pub fn run() -> ! {
     std::panic::set_hook(Box::new(|panic| {
         // The program aborts on panic, and an aborting pid 1 takes the kernel with it: stay instead.
-        rescue(&panic.to_string());
+        give_up(&panic.to_string());
     }));
     let failure = match boot() {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
-    rescue(&line(&failure))
+    give_up(&line(&failure))
+}
+
+/// The machine cannot go on with this slot.
+fn give_up(why: &str) -> ! {
+    if let Some(wait) = trial::goes_back() {
+        stage(Stage::Failed, &format!("{}; restarting in {} s", why.replace('\n', " "), wait.as_secs()));
+        std::thread::sleep(wait);
+        trial::restart();
+    }
+    rescue(why)
 }
 
 /// Says why the machine cannot go on, for ever. There is no shell: whoever can type here could take the keys.
@@ -132,7 +147,12 @@ fn boot() -> Result<Infallible, Failure> {
     leave_word(&found)?;
     stage(Stage::System, "systemd");
     mark("switching-root");
-    Ok(places::switch(root, Path::new(INIT))?)
+    places::enter(root)?;
+    if trial::is_one() {
+        note("this is a trial");
+        trial::guard()?;
+    }
+    Ok(places::start(Path::new(INIT))?)
 }
 
 fn mount_kernel_file_systems() -> Result<(), Refused> {
@@ -184,6 +204,7 @@ fn find(cmdline: &cmdline::Cmdline) -> Result<Found, Failure> {
     let mut disk = disk::Disk::find(disk::Origin { esp: loader.esp, booted })?;
     let arch: Arch = std::env::consts::ARCH.parse().map_err(|_| Failure::Arch)?;
     if cmdline.rescue || booted.rescue() {
+        trial::none();
         return Err(Failure::Rescue([Slot::A, Slot::B].map(|slot| condition(&disk, slot, arch)).join("; ")));
     }
     let slot = match loader.slot.or_else(|| booted.slot()).or(cmdline.slot) {
@@ -191,6 +212,7 @@ fn find(cmdline: &cmdline::Cmdline) -> Result<Found, Failure> {
         // A boot loader from before it said which partition it had started.
         None => disk.committed()?.map(|committed| booted.follows(committed)).ok_or(Failure::NoSlot)?,
     };
+    trial::found(slot, disk.committed()?);
     let repaired = disk.repair()?;
     for sentence in &repaired {
         note(sentence);

@@ -106,10 +106,10 @@ fn make_directories(path: &Path) -> Result<(), Refused> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(path).at("make", path)
 }
 
-/// Makes `root` the root of everything, and starts its init. Comes back only with the reason why not.
+/// Makes `root` the root of everything.
 ///
 /// What lay in the initramfs is deleted on the way: it is memory that nothing would ever give back.
-pub fn switch(root: &Path, init: &Path) -> Result<std::convert::Infallible, Refused> {
+pub fn enter(root: &Path) -> Result<(), Refused> {
     for name in ["dev", "proc", "sys", "run"] {
         let (from, to) = (Path::new("/").join(name), root.join(name));
         mount_move(&from, &to).at("move", &from)?;
@@ -124,6 +124,11 @@ pub fn switch(root: &Path, init: &Path) -> Result<std::convert::Infallible, Refu
     rustix::process::chdir("/").at("enter", root)?;
     // systemd makes it shared itself; private first, so that nothing here depends on what the kernel began with.
     let _ = rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC);
+    Ok(())
+}
+
+/// Becomes `init`. Comes back only with the reason why not.
+pub fn start(init: &Path) -> Result<std::convert::Infallible, Refused> {
     use std::os::unix::process::CommandExt;
     Err(std::process::Command::new(init).exec()).at("start", init)
 }

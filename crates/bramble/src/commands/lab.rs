@@ -9,6 +9,7 @@ use bramble_api::plan::CardStart;
 use bramble_api::stage::Stage;
 use bramble_console::{Exit, Table};
 use bramble_effects::Failure;
+use bramble_exec::Publishing;
 use bramble_lab::{CutPoint, Lab, MachineState};
 use bramble_plan::{Inventory, Purpose};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -22,15 +23,16 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Does what was asked of the lab.
 pub(crate) fn run(words: Words, settings: &Settings) -> Result<Exit, Problem> {
     match words {
-        Words::Up { nodes, timeout, until, emulate, no_wait, clock, no_time, leases } => {
+        Words::Up { nodes, timeout, until, emulate, no_wait, updates, clock, no_time, leases } => {
             let until = stage(&until)?;
             let timeout = Duration::from_secs(timeout);
-            let options = hands::LabOptions { until, timeout, emulate, clock, leases, no_time };
+            let options = hands::LabOptions { until, timeout, emulate, clock, leases, no_time, updates };
             up(settings, &nodes, options, no_wait)
         }
         Words::Flash { node, keep_data, found } => {
             flash(settings, node, super::flash::card_start(keep_data, found))
         }
+        Words::Release { out, level } => release(settings, out, level),
         Words::Down { destroy } => down(settings, destroy),
         Words::Status { output } => status(settings, output),
         Words::Console { node } => {
@@ -115,10 +117,26 @@ fn up(
     for left_out in &plan.waiting {
         bramble_console::warning(&format!("{}: {}", left_out.subject, left_out.on));
     }
-    hands::run_lab(settings, site, &plan, options)?;
+    hands::run_lab(settings, site, &plan, options, Publishing::default())?;
     if settings.progress != bramble_console::Mode::Json {
         status(settings, Output::Text)?;
     }
+    Ok(Exit::Done)
+}
+
+/// Publishes what the file says for the lab's machines.
+fn release(settings: &Settings, out: Option<PathBuf>, level: i32) -> Result<Exit, Problem> {
+    let site = Site::load(settings)?;
+    let out = match out {
+        Some(out) => std::path::absolute(&out).unwrap_or(out),
+        None => directory(settings).join("public"),
+    };
+    let publishing = Publishing { from: vec![out.clone()], out: out.clone(), valid: None, keep: 4, level };
+    let purpose = Purpose::Release { archs: vec![] };
+    let plan =
+        bramble_plan::plan(&site.wanted(), &site.sources(), &site.lock, &inventory(settings), &purpose);
+    hands::run_lab(settings, site, &plan, hands::LabOptions::default(), publishing)?;
+    bramble_console::say(&format!("`bramble serve {}` offers it to the lab's machines", out.display()));
     Ok(Exit::Done)
 }
 
@@ -140,7 +158,7 @@ fn flash(settings: &Settings, node: String, start: CardStart) -> Result<Exit, Pr
     for left_out in &plan.waiting {
         bramble_console::warning(&format!("{}: {}", left_out.subject, left_out.on));
     }
-    hands::run_lab(settings, site, &plan, hands::LabOptions::default())?;
+    hands::run_lab(settings, site, &plan, hands::LabOptions::default(), Publishing::default())?;
     Ok(Exit::Done)
 }
 

@@ -189,6 +189,7 @@ impl LabHand<'_> {
             time: if self.options.no_time { NetworkTime::Silent } else { NetworkTime::Host },
             machines,
             forwards,
+            updates: self.options.updates,
             firmware,
             accel: if self.options.emulate { AccelChoice::Emulation } else { AccelChoice::Auto },
             qemu: BTreeMap::new(),
