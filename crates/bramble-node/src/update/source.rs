@@ -145,8 +145,27 @@ struct Wire<'a> {
     url: &'a Url,
     body: &'a mut Option<Body>,
     tell: &'a mut dyn FnMut(u64),
-    /// Where the slow source is measured from.
-    since: (Instant, u64),
+    pace: Pace,
+}
+
+/// How much comes in how much time of waiting for it. The time in between, in which a slow card is written, is not the
+/// source's.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// So much came after so much waiting. Whether the source drips.
+    fn drips(&mut self, waited: Duration, came: u64) -> bool {
+        self.waited += waited;
+        self.came += came;
+        if self.waited < SLOW_TIME {
+            return false;
+        }
+        std::mem::take(self).came < SLOW_BYTES
+    }
 }
 
 impl Wire<'_> {
@@ -180,16 +199,6 @@ impl Wire<'_> {
             got => Ok(got),
         }
     }
-
-    fn is_dripping(&mut self, got: u64) -> bool {
-        self.since.1 += got;
-        if self.since.0.elapsed() < SLOW_TIME {
-            return false;
-        }
-        let slow = self.since.1 < SLOW_BYTES;
-        self.since = (Instant::now(), 0);
-        slow
-    }
 }
 
 impl Fetch for Wire<'_> {
@@ -197,12 +206,13 @@ impl Fetch for Wire<'_> {
         let mut done = 0;
         let mut tries = 0;
         while done < out.len() {
+            let began = Instant::now();
             match self.some(offset + done as u64, &mut out[done..]) {
                 Ok(got) => {
                     done += got;
                     tries = 0;
                     (self.tell)(got as u64);
-                    if self.is_dripping(got as u64) {
+                    if self.pace.drips(began.elapsed(), got as u64) {
                         return Err(io::Error::new(io::ErrorKind::TimedOut, "the source only drips"));
                     }
                 }
@@ -282,7 +292,7 @@ impl<M: Media> Content for Download<'_, M> {
             url: &self.url,
             body: &mut self.body,
             tell: &mut *self.tell,
-            since: (Instant::now(), 0),
+            pace: Pace::default(),
         };
         let source = |error: io::Error| Verdict::new(Reason::Source, error.to_string());
         let bad = |error: bramble_pack::Damaged| Verdict::new(Reason::BadPack, error.to_string());

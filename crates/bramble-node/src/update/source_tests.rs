@@ -275,3 +275,13 @@ fn wrong_bytes_anywhere_and_a_pack_that_ends_early_are_refused() {
     let (poured, ..) = download(&site, &url, Digest::of(b"another release"));
     assert_eq!(poured.unwrap_err().reason, Reason::Source);
 }
+
+#[test]
+fn only_time_of_waiting_makes_a_source_slow() {
+    let mut pace = Pace::default();
+    let half = SLOW_TIME / 2;
+    assert!(!pace.drips(half, 10));
+    assert!(pace.drips(half, 10), "20 bytes in all that time");
+    assert!(!pace.drips(half, SLOW_BYTES) && !pace.drips(half, 0), "enough came");
+    assert!(!pace.drips(half, 10), "and it begins anew");
+}
