@@ -72,8 +72,13 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
         &defaults.management.machine,
         &defaults.management.os,
     );
+    let effective = cluster.effective_nodes();
     for (index, node) in spec.nodes.iter().enumerate() {
         let path = format!("spec.nodes[{index}]");
+        // Debian's kernel has no way to ask a Pi's firmware for a trial: no /dev/vcio.
+        let on_pi =
+            effective.iter().any(|e| e.name == node.name.as_str() && e.board.is_pi() && e.updates.is_some());
+        when(on_pi && !talos, &format!("{path}.os.updates"));
         when(node.role == Role::Management, &format!("{path}.role"));
         when(node.vm.is_some(), &format!("{path}.vm"));
         when(node.power.is_some(), &format!("{path}.power"));
