@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Boots images in the lab and looks inside. Needs target/release/bramble and target/agent/ (scripts/test.sh makes them).
-#   usage: scripts/boot-test.sh [cuts|sqlite|etcd|faults|reuse|upgrade|upgrade-all|pair-sqlite|pair-etcd|k3s ...]   (default: the first three)
+#   usage: scripts/boot-test.sh [cuts|sqlite|etcd|faults|reuse|upgrade|upgrade-all|pair-sqlite|pair-etcd|k3s ...]
+#          (default: the first three)
 #   cuts      two power cuts in the first boot; the next boot reaches Ready
 #   sqlite    one control plane with each datastore; what lies in the guest; with sqlite also what a reset and a
 #   etcd      flipped byte do
@@ -212,7 +213,7 @@ cuts() {
   bramble lab down --destroy >/dev/null
 }
 
-# boots N: how often the machine has started since it was powered on first
+# boots: how often the machine has started since it was powered on first
 boots() { bramble lab logs n1 | grep -ac 'bramble-stage: initramfs' || true; }
 
 # runs: the release that the machine runs, and its slot

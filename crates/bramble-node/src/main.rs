@@ -1,7 +1,9 @@
 //! The agent of every Bramble OS machine, and pid 1 of its initramfs.
 //!
 //! One binary, by how it is called: pid 1 takes the machine from the kernel to systemd ([`init`]); `agent` watches
-//! it from then on; `status` prints what the agent knows; `await-api` starts a program once the API is ready; `shutdown`, also as systemd's shutdown hook, saves the clock.
+//! it from then on; `status` prints what the agent knows; `await-api` starts a program once the API is
+//! ready; `trial-guard` ends a release's trial that nobody keeps; `shutdown`, also as systemd's shutdown hook, saves the
+//! clock.
 
 mod agent;
 mod clock;

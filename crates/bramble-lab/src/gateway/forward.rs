@@ -27,6 +27,17 @@ pub(super) struct Connection {
     machine_ended: bool,
 }
 
+/// A socket of the gateway's TCP, closed.
+fn gateway_socket() -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
+    let mut socket = tcp::Socket::new(buffer(), buffer());
+    socket.set_nagle_enabled(false);
+    socket.set_ack_delay(None);
+    socket.set_timeout(Some(PATIENCE));
+    socket.set_keep_alive(Some(KEEP_ALIVE));
+    socket
+}
+
 impl Connection {
     /// Begins to connect; `local` is a port of the gateway that no other connection has.
     pub(super) fn open(
@@ -38,12 +49,7 @@ impl Connection {
     ) -> io::Result<Connection> {
         host.set_nonblocking(true)?;
         host.set_nodelay(true)?;
-        let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
-        let mut socket = tcp::Socket::new(buffer(), buffer());
-        socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
-        socket.set_timeout(Some(PATIENCE));
-        socket.set_keep_alive(Some(KEEP_ALIVE));
+        let mut socket = gateway_socket();
         socket
             .connect(interface.context(), to, local)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
@@ -60,12 +66,7 @@ impl Connection {
 
     /// A socket of the gateway that waits for a machine to connect to `port`.
     pub(super) fn listen(port: u16, sockets: &mut SocketSet<'static>) -> SocketHandle {
-        let buffer = || tcp::SocketBuffer::new(vec![0; BUFFER]);
-        let mut socket = tcp::Socket::new(buffer(), buffer());
-        socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
-        socket.set_timeout(Some(PATIENCE));
-        socket.set_keep_alive(Some(KEEP_ALIVE));
+        let mut socket = gateway_socket();
         // Fails only for port 0 and for a socket that is open.
         let _ = socket.listen(port);
         sockets.add(socket)

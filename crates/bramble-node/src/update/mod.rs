@@ -67,7 +67,7 @@ pub struct Status {
     /// Seconds since the epoch of the last look at the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub looked: Option<u64>,
-    /// Bytes that came over the network, and that went to flash, since this start.
+    /// Bytes of packs that came over the network since this start.
     pub fetched: u64,
     /// Bytes that updates wrote to flash since this start.
     pub written: u64,
@@ -109,11 +109,7 @@ impl Shared {
     }
 
     fn doing(&self, text: impl Into<String>) {
-        let text = text.into();
-        let mut slate = self.slate();
-        if slate.status.doing != text {
-            slate.status.doing = text;
-        }
+        self.slate().status.doing = text.into();
     }
 
     fn fault(&self, text: String) {
