@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Boots images in the lab and looks inside. Needs target/release/bramble and target/agent/ (scripts/test.sh makes them).
-#   usage: scripts/boot-test.sh [cuts|sqlite|etcd|faults|reuse|upgrade|upgrade-all|pair-sqlite|pair-etcd|k3s ...]
+#   usage: scripts/boot-test.sh [cuts|sqlite|update|etcd|faults|reuse|upgrade|upgrade-all|pair-sqlite|pair-etcd|k3s ...]
 #          (default: the first three)
 #   cuts      two power cuts in the first boot; the next boot reaches Ready
-#   sqlite    one control plane with each datastore; what lies in the guest; with sqlite also what a reset and a
+#   sqlite    one control plane with this datastore; what lies in the guest; with sqlite also what a reset and a
 #   etcd      flipped byte do
 #   faults    a clock in 1970, a lease that differs, a full data partition: what the node says and does
 #   reuse     a card that was used before: taken over cleanly; with --keep-data its data stays
 #   k3s       k3s' units and files before a stand-in for k3s, which says so; the real one with BRAMBLE_K3S_FILE
-#   upgrade   a release is published: the machine fetches, tries and keeps it; one whose kernel panics is given up;
+#   update    with etcd: a release is published; the machine fetches, tries and keeps it, and pods run
+#   upgrade   the same, then one whose kernel panics: it is given up;
 #             upgrade-all: also one whose kubelet, and one whose agent is dead (an hour)
 #   pair-*    a control plane and a worker, and a worker that comes later
 set -euo pipefail
@@ -27,6 +28,19 @@ up() { # up WHAT [ARGUMENT...]: brings the lab up, or shows why not
   return 1
 }
 
+# A pod runs and is heard, and no unit has failed.
+healthy() {
+  # The controllers make a namespace's service account a while after the node is Ready.
+  kubectl_in_lab wait --for=create serviceaccount/default --timeout=600s >/dev/null || bad "the default service account"
+  kubectl_in_lab run hello --image=bramble.home.arpa/probe:1 --image-pull-policy=Never --restart=Never -- echo hello >/dev/null
+  kubectl_in_lab wait pod/hello --for=jsonpath='{.status.phase}'=Succeeded --timeout=180s >/dev/null 2>&1 || true
+  check "a pod's log" hello "$(kubectl_in_lab logs hello 2>/dev/null)"
+  local state
+  state=$(guest systemctl is-system-running --wait || true)
+  check "systemctl is-system-running" running "$state"
+  [ "$state" = running ] || guest systemctl --failed --no-legend || true
+}
+
 ready() { # ready DATASTORE
   local store=$1
   printf '\n-- %s: from nothing to Ready\n' "$store"
@@ -36,16 +50,8 @@ ready() { # ready DATASTORE
   bramble kubeconfig
   check "node state" True "$(kubectl_in_lab get node n1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')"
   check "a second lab up changes nothing" 0 "$(bramble lab up --progress json 2>/dev/null | grep -c '"outcome":"done"' || true)"
-  # The controllers make a namespace's service account a while after the node is Ready.
-  kubectl_in_lab wait --for=create serviceaccount/default --timeout=600s >/dev/null || bad "the default service account"
-  kubectl_in_lab run hello --image=bramble.home.arpa/probe:1 --image-pull-policy=Never --restart=Never -- echo hello >/dev/null
-  kubectl_in_lab wait pod/hello --for=jsonpath='{.status.phase}'=Succeeded --timeout=180s >/dev/null 2>&1 || true
-  check "a pod's log" hello "$(kubectl_in_lab logs hello 2>/dev/null)"
-
-  local state rss
-  state=$(guest systemctl is-system-running --wait || true)
-  check "systemctl is-system-running" running "$state"
-  [ "$state" = running ] || guest systemctl --failed --no-legend || true
+  healthy
+  local rss
   check "failed units" 0 "$(guest systemctl --failed --no-legend | grep -c . || true)"
   check "the root is read-only" ro "$(guest findmnt -no OPTIONS / | tr , '\n' | grep -x ro || true)"
   check "the root is erofs" erofs "$(guest findmnt -no FSTYPE / || true)"
@@ -242,9 +248,9 @@ publish() {
   grep -o 'from [0-9]*: .* on the wire' release-$version.log | head -n 1 || true
 }
 
-upgrade() {
-  printf '\n-- a release that is published, and bad ones\n'
-  prepare upgrade
+upgrade() { # upgrade [good|all]
+  printf '\n-- a release that is published%s\n' "$([ "${1:-}" = good ] || echo ', and bad ones')"
+  prepare upgrade lab-amd64 etcd
   sed -i 's|^  os:|  os:\n    updates: { source: "https://updates.home.arpa/" }\n    kernelArgs: [bramble.test=1]|' bramble.yaml
   bramble check
   bramble lab down --destroy >/dev/null 2>&1 || true
@@ -265,6 +271,12 @@ upgrade() {
   check "what runs" "2 b" "$(runs)"
   check "its new program is there" /usr/bin/tree "$(guest command -v tree || true)"
   check "and the node is Ready" True "$(kubectl_in_lab get node n1 -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')"
+  healthy
+  if [ "${1:-}" = good ]; then
+    kill "$server" 2>/dev/null || true
+    bramble lab down
+    return
+  fi
 
   # Its kernel finds no first program, and panics. Tried twice, then never again.
   local before
@@ -291,13 +303,14 @@ upgrade() {
 
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; labs_down' EXIT
-[ $# -gt 0 ] || set -- cuts sqlite etcd
+[ $# -gt 0 ] || set -- cuts sqlite update
 for one in "$@"; do
   cd "$root"
   case $one in
     sqlite | etcd) ready "$one" ;;
     pair-sqlite | pair-etcd) pair "${one#pair-}" ;;
     cuts | faults | reuse | k3s | upgrade) "$one" ;;
+    update) upgrade good ;;
     upgrade-all) upgrade all ;;
     *) echo "unknown test $one" >&2; exit 64 ;;
   esac
