@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Boots images in the lab and looks inside. Needs target/release/bramble and target/agent/ (scripts/test.sh makes them).
-#   usage: scripts/boot-test.sh [cuts|sqlite|update|etcd|faults|reuse|upgrade|upgrade-all|pair-sqlite|pair-etcd|k3s ...]
+#   usage: scripts/boot-test.sh [cuts|sqlite|update|etcd|faults|reuse|replaced|roles|drained|upgrade|upgrade-all|pair-sqlite|
+#          pair-etcd|k3s ...]
 #          (default: the first three)
 #   cuts      two power cuts in the first boot; the next boot reaches Ready
 #   sqlite    one control plane with this datastore; what lies in the guest; with sqlite also what a reset and a
 #   etcd      flipped byte do
 #   faults    a clock in 1970, a lease that differs, a full data partition: what the node says and does
 #   reuse     a card that was used before: taken over cleanly; with --keep-data its data stays
+#   replaced  a worker's card is lost: another card is the same node; the old one, put back, is refused
+#   drained   a worker that takes a release moves its pods to the other node first
+#   roles     a management machine with kubectl and node exporter; iSCSI and NFS between real machines
 #   k3s       k3s' units and files before a stand-in for k3s, which says so; the real one with BRAMBLE_K3S_FILE
 #   update    with etcd: a release is published; the machine fetches, tries and keeps it, and pods run
 #   upgrade   the same, then one whose kernel panics: it is given up;
@@ -58,6 +62,9 @@ ready() { # ready DATASTORE
   check "dpkg --audit is silent" "" "$(guest dpkg --audit || echo failed)"
   rss=$(guest 'grep VmRSS /proc/$(systemctl show -p MainPID --value bramble-agent)/status' | awk '{print $2}')
   if [ -n "$rss" ] && [ "$rss" -le 8192 ]; then ok "the agent's resident memory: $rss KiB"; else bad "the agent's resident memory: '$rss' KiB, at most 8192"; fi
+  check "the machine answers by itself" n1 "$(bramble node --lab status -o name)"
+  check "and says that it is ready" ready "$(bramble node --lab status -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["stage"])')"
+  if [ "$(bramble node --lab logs n1 --unit kubelet --lines 5 | grep -c .)" -ge 5 ]; then ok "and hands out its journal"; else bad "no journal over the node API"; fi
   if [ "$store" = sqlite ]; then
     guest 'echo kept > /var/mnt/mark; echo lost > /etc/mark; sync' || true
     bramble lab kill n1
@@ -147,6 +154,85 @@ reuse() {
   bramble lab down
 }
 
+replaced() {
+  printf '\n-- a card that was replaced\n'
+  prepare replaced lab-pair
+  bramble lab down --destroy >/dev/null 2>&1 || true
+  up "both nodes are Ready" || return 0
+  local key machine initiator
+  key=$(on n2 cat /etc/ssh/ssh_host_ed25519_key.pub)
+  machine=$(on n2 cat /etc/machine-id)
+  initiator=$(on n2 cat /etc/iscsi/initiatorname.iscsi)
+  check "the cluster knows the card" 1 "$(kubectl_in_lab get node n2 -o 'jsonpath={.metadata.annotations.bramble\.home\.arpa/card}')"
+  # Its power goes, and the card is never seen again; here it is put aside.
+  bramble lab kill n2
+  rm -rf old && mkdir old && cp -r .bramble/lab/machines/n2 old/machine && cp -r .bramble/lab/bases/n2 old/base
+  bramble lab flash n2
+  up "n2 is Ready on another card, and nobody touched the cluster" || return 0
+  check "the same host key" "$key" "$(on n2 cat /etc/ssh/ssh_host_ed25519_key.pub)"
+  check "the same machine id" "$machine" "$(on n2 cat /etc/machine-id)"
+  check "the same initiator" "$initiator" "$(on n2 cat /etc/iscsi/initiatorname.iscsi)"
+  check "the cluster knows the other card" 2 "$(kubectl_in_lab get node n2 -o 'jsonpath={.metadata.annotations.bramble\.home\.arpa/card}')"
+  bramble lab kill n2
+  rm -rf .bramble/lab/machines/n2 .bramble/lab/bases/n2
+  mv old/machine .bramble/lab/machines/n2 && mv old/base .bramble/lab/bases/n2
+  bramble lab up --no-wait >/dev/null
+  local try
+  for try in $(seq 300); do
+    bramble lab logs n2 | grep -aq 'this card of n2 was replaced' && break
+    sleep 2
+  done
+  bramble lab logs n2 | grep -a 'replaced' || true
+  check "the old card says that it was replaced" 1 "$(bramble lab logs n2 | grep -ac 'this card of n2 was replaced' || true)"
+  check "and starts no kubelet" inactive "$(on n2 systemctl is-active kubelet || true)"
+  bramble lab down
+}
+
+# A file server's packages are the test's own business: their scripts are accepted for what is done by hand below.
+roles() {
+  printf '\n-- a management machine, and network storage\n'
+  prepare roles
+  sed -i 's|^  os:|  os:\n    packages: [tgt, nfs-kernel-server]\n    acceptScripts:\n'"$(
+    for script in libibverbs1:fd4d2a4ecf9315262dc827a6e6b423aaaa43f534907cee8c839bd4fa0e49f6e2 \
+      libreadline8t64:7605fb2a57f0b970cb119574e8251c7341a88617d68589c6c03c39d95f82b2ed \
+      nfs-kernel-server:f4aa1766c20dcee63201578d29b05a4866550d9bb5ce8382a9f038e4fbba8327 \
+      nfs-kernel-server:5019d386305191729441ae670409964618b33fd8318ebd5ee7e2c75283762e2f \
+      readline-common:a47488f9aaae773e7cf8edc2cf450c888c1d958801c7a62e12bc897d5037b598 \
+      tgt:2aabb647ba7433594110948b45124b541ec4b2987b581733dfa9301f5f7c2ded; do
+      printf '      - { package: %s, sha256: %s, as: none }\\n' "${script%:*}" "${script#*:}"
+    done)"'|' bramble.yaml
+  bramble add node m1 --role management --board uefi-amd64 --address 192.168.1.20
+  bramble check
+  bramble lab down --destroy >/dev/null 2>&1 || true
+  up "the node and the management machine are Ready" || return 0
+  check "kubectl on the management machine" n1 "$(on m1 kubectl get nodes -o name | cut -d/ -f2 || true)"
+  check "which is no node and runs no kubelet" inactive "$(on m1 systemctl is-active kubelet || true)"
+  check "its node exporter answers the node" 1 \
+    "$(guest "exec 3<>/dev/tcp/192.168.1.20/9100; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; grep -ac '^node_uname_info.*nodename=\"m1\"' <&3" || true)"
+  check "which does not run where nobody asked" inactive "$(guest systemctl is-active prometheus-node-exporter || true)"
+  check "m1: failed units" "" "$(on m1 systemctl --failed --no-legend || true)"
+
+  check "iscsid is off unless used" inactive "$(guest systemctl is-active iscsid || true)"
+  on m1 'systemctl start tgt; truncate -s 64M /var/mnt/disk.img
+    tgtadm --lld iscsi --op new --mode target --tid 1 -T iqn.2026-01.arpa.home:disk
+    tgtadm --lld iscsi --op new --mode logicalunit --tid 1 --lun 1 -b /var/mnt/disk.img
+    tgtadm --lld iscsi --op bind --mode target --tid 1 -I ALL' || true
+  guest 'iscsiadm -m discovery -t sendtargets -p 192.168.1.20 && iscsiadm -m node -T iqn.2026-01.arpa.home:disk --login' || true
+  check "the target knows the node by its initiator" 1 \
+    "$(on m1 tgtadm --lld iscsi --op show --mode target | grep -c 'Initiator: iqn.2026-01.arpa.home.bramble:.*\.n1' || true)"
+  check "what is written to the disk over iSCSI is there" over-iscsi \
+    "$(guest 'disk=/dev/disk/by-path/*-iscsi-iqn.2026-01.arpa.home:disk-lun-1; udevadm settle; mkfs.ext4 -q $disk &&
+      mkdir -p /var/mnt/iscsi && mount $disk /var/mnt/iscsi && echo over-iscsi >/var/mnt/iscsi/word && umount /var/mnt/iscsi &&
+      mount $disk /var/mnt/iscsi && cat /var/mnt/iscsi/word; umount /var/mnt/iscsi; iscsiadm -m node --logout >/dev/null' || true)"
+
+  check "rpcbind is off unless used" inactive "$(guest systemctl is-active rpcbind || true)"
+  on m1 'mkdir -p /var/mnt/share && echo over-nfs >/var/mnt/share/word && systemctl start nfs-server &&
+    exportfs -i -o rw,no_root_squash,no_subtree_check 192.168.1.0/24:/var/mnt/share' || true
+  check "what the share holds is there over NFS" over-nfs \
+    "$(guest 'mkdir -p /var/mnt/nfs && mount -t nfs4 192.168.1.20:/var/mnt/share /var/mnt/nfs && cat /var/mnt/nfs/word; umount /var/mnt/nfs' || true)"
+  bramble lab down
+}
+
 pair() { # pair DATASTORE: a control plane and a worker; a pod on the worker reaches a service on the control plane
   local store=$1
   printf '\n-- a control plane and a worker, %s\n' "$store"
@@ -222,17 +308,22 @@ cuts() {
 # boots: how often the machine has started since it was powered on first
 boots() { bramble lab logs n1 | grep -ac 'bramble-stage: initramfs' || true; }
 
-# runs: the release that the machine runs, and its slot
+# runs: the release that the machine runs, and its slot; after a restart sshd is there later than the console
 runs() {
-  guest bramble-node status 2>/dev/null \
-    | python3 -c 'import json, sys; boot = json.load(sys.stdin)["boot"]; print(boot["release"], boot["slot"])' || true
+  local try status
+  for try in $(seq 60); do
+    status=$(guest bramble-node status 2>/dev/null) && break
+    sleep 2
+  done
+  python3 -c 'import json, sys; boot = json.load(sys.stdin)["boot"]; print(boot["release"], boot["slot"])' <<<"$status" || true
 }
 
 # said TEXT SECONDS: waits until the console has it
-said() {
+said() { said_by n1 "$@"; }
+said_by() { # said_by NODE TEXT SECONDS
   local try
-  for try in $(seq "$2"); do
-    bramble lab logs n1 | grep -aq "$1" && return 0
+  for try in $(seq "$3"); do
+    bramble lab logs "$1" | grep -aq "$2" && return 0
     sleep 1
   done
   return 1
@@ -301,6 +392,55 @@ upgrade() { # upgrade [good|all]
   bramble lab down
 }
 
+drained() {
+  printf '\n-- a worker moves its pods away before it updates itself\n'
+  prepare drained lab-pair
+  # The worker alone looks for releases, and takes every pod.
+  sed -i 's|^      taints: .*|      os: { updates: { source: "https://updates.home.arpa/", drainTimeout: 5m } }|' bramble.yaml
+  sed -i 's|^  os:|  os:\n    kernelArgs: [bramble.test=1]|' bramble.yaml
+  bramble check
+  bramble lab down --destroy >/dev/null 2>&1 || true
+  rm -rf .bramble/lab/public
+  mkdir -p .bramble/lab/public
+  bramble serve .bramble/lab/public --listen 127.0.0.1:0 >serve.log 2>&1 &
+  server=$!
+  local port
+  port=$(for try in $(seq 50); do sed -n 's|.*http://127.0.0.1:\([0-9]*\)/.*|\1|p' serve.log; sleep 0.1; done | head -n 1)
+  up "both nodes are Ready" --updates "$port" || return 0
+  publish 1 || return 0
+  kubectl_in_lab wait --for=create serviceaccount/default --timeout=600s >/dev/null || bad "the default service account"
+  kubectl_in_lab cordon n1 >/dev/null
+  kubectl_in_lab apply -f - >/dev/null <<'YAML'
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web }
+spec:
+  replicas: 2
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec:
+      containers: [{ name: web, image: "bramble.home.arpa/probe:1", imagePullPolicy: Never, args: [serve] }]
+YAML
+  kubectl_in_lab rollout status deployment/web --timeout=300s || bad "the pods run on the worker"
+  check "where the pods are" "n2 n2" "$(kubectl_in_lab get pods -l app=web --field-selector status.phase=Running -o 'jsonpath={.items[*].spec.nodeName}')"
+  kubectl_in_lab uncordon n1 >/dev/null
+  publish 2 || return 0
+  if said_by n2 'restarting into release 2' 1500; then ok "release 2 is loaded, and n2 restarts"; else bad "n2 restarts into release 2"; fi
+  kubectl_in_lab rollout status deployment/web --timeout=300s || true
+  check "where the pods are now" "n1 n1" "$(kubectl_in_lab get pods -l app=web --field-selector status.phase=Running -o 'jsonpath={.items[*].spec.nodeName}')"
+  check "all pods were moved away" 0 "$(bramble lab logs n2 | grep -ac 'not all pods were moved away' || true)"
+  if said_by n2 'release 2 is kept in slot b' 1500; then ok "release 2 is kept"; else bad "release 2 is kept"; fi
+  local try
+  for try in $(seq 60); do
+    [ "$(kubectl_in_lab get node n2 -o 'jsonpath={.spec.unschedulable}')" = "" ] && break
+    sleep 5
+  done
+  check "and n2 takes pods again" "" "$(kubectl_in_lab get node n2 -o 'jsonpath={.spec.unschedulable}')"
+  kill "$server" 2>/dev/null || true
+  bramble lab down
+}
+
 server=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; labs_down' EXIT
 [ $# -gt 0 ] || set -- cuts sqlite update
@@ -309,7 +449,7 @@ for one in "$@"; do
   case $one in
     sqlite | etcd) ready "$one" ;;
     pair-sqlite | pair-etcd) pair "${one#pair-}" ;;
-    cuts | faults | reuse | k3s | upgrade) "$one" ;;
+    cuts | faults | reuse | replaced | roles | drained | k3s | upgrade) "$one" ;;
     update) upgrade good ;;
     upgrade-all) upgrade all ;;
     *) echo "unknown test $one" >&2; exit 64 ;;

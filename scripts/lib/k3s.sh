@@ -35,8 +35,6 @@ YAML
   bramble check
 }
 
-on() { bramble lab ssh "$1" -- "${*:2}"; } # on NODE COMMAND...
-
 stand_in() { # stand_in NODE UNIT START: what the stand-in has said in this boot
   local node=$1 unit=$2 said
   # sshd is up a while after the network.

@@ -35,7 +35,8 @@ PY
   bramble check
 }
 
-guest() { bramble lab ssh n1 -- "$@"; }
+on() { local node=$1; shift; bramble lab ssh "$node" -- "$@"; } # on NODE COMMAND...
+guest() { on n1 "$@"; }
 kubectl_in_lab() { bramble lab kubectl -- "$@"; }
 
 # Switches off whatever a script leaves on, also when it is interrupted.

@@ -47,6 +47,32 @@ pub struct MachineDocument {
     /// Kubernetes, absent on a management machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<Kubernetes>,
+    /// What only a management machine has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management: Option<Management>,
+    /// With what the machine answers at its API; it answers nobody when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_api: Option<NodeApi>,
+}
+
+/// With what a machine answers at its API, PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeApi {
+    /// Its certificate, for its name and address.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+    /// Whose clients it answers, one after another.
+    pub authorities: String,
+}
+
+/// What only a management machine has.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Management {
+    /// root's way into the cluster: a kubeconfig with a certificate of some weeks inside.
+    pub kubeconfig: String,
 }
 
 /// Who a machine is, and which edition of its document this is.
@@ -63,6 +89,10 @@ pub struct Machine {
     pub board: Board,
     /// Random name of this installation, 32 hexadecimal digits: a new card is a new incarnation.
     pub incarnation: String,
+    /// Which card of the node this is, from 1. The Node in Kubernetes remembers the highest, and an older card
+    /// that comes back is told by it.
+    #[serde(default = "first_card")]
+    pub card: u32,
     /// Edition of the document within the incarnation; a machine refuses a lower one.
     pub generation: u64,
     /// systemd's machine id, 32 hexadecimal digits, made once for the node's name.
@@ -72,6 +102,16 @@ pub struct Machine {
     /// An existing data file system of another incarnation may be taken over with its contents.
     #[serde(default)]
     pub keep_data: bool,
+}
+
+/// Documents of before cards were counted.
+fn first_card() -> u32 {
+    1
+}
+
+/// Of documents that say nothing of it.
+fn drain_timeout() -> u64 {
+    900
 }
 
 /// A machine's place in the network.
@@ -186,6 +226,9 @@ pub struct System {
     /// iSCSI initiator name, stable for the node's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initiator_name: Option<String>,
+    /// prometheus-node-exporter runs.
+    #[serde(default)]
+    pub node_exporter: bool,
     /// Disks beside the one with the system.
     #[serde(default)]
     pub disks: Disks,
@@ -238,6 +281,9 @@ pub struct Updates {
     /// When the machine may restart, in its local time; at any time when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<Window>,
+    /// Seconds in which pods may leave a worker before it restarts.
+    #[serde(default = "drain_timeout")]
+    pub drain_timeout: u64,
     /// Seconds between two looks, in place of the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<u64>,

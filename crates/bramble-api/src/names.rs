@@ -176,6 +176,11 @@ pub mod path {
     pub const DOCUMENT: &str = "/data/bramble/machine.json";
     /// The machine document before the current one.
     pub const DOCUMENT_PREVIOUS: &str = "/data/bramble/machine.previous.json";
+    /// There once another card has taken this one's place; holds the incarnation that was replaced. Units of Kubernetes
+    /// do not start then.
+    pub const REPLACED: &str = "/data/bramble/replaced";
+    /// Seconds since the epoch, decimal: no restart into another release before it.
+    pub const HOLD: &str = "/data/bramble/hold";
     /// Seconds since the epoch, decimal, written regularly: the clock never starts before it.
     pub const CLOCK: &str = "/data/bramble/clock";
     /// Root of the directories bind-mounted to persistent places below /var.
@@ -194,6 +199,14 @@ pub mod path {
     pub const INITRAMFS_KEYS: &str = "/etc/bramble/keys";
     /// In the initramfs: module files to load, one absolute path a line, in order.
     pub const INITRAMFS_MODULES: &str = "/etc/bramble/modules";
+}
+
+/// Annotations of Kubernetes' objects.
+pub mod annotation {
+    /// On a Node: number of the card that it was last seen with, decimal.
+    pub const CARD: &str = "bramble.home.arpa/card";
+    /// On a Node: the machine marked itself unschedulable, and takes that back when it is done.
+    pub const CORDONED: &str = "bramble.home.arpa/cordoned-for";
 }
 
 /// Directories below /var that survive a reboot: `(path, mode, uid, gid)`; all else below /var is a tmpfs.

@@ -12,6 +12,7 @@
 //! house and leaves none behind.
 
 use crate::openssh;
+use bramble_api::document::NodeApi;
 use bramble_effects::Failure;
 use bramble_kube::pki::Authorities;
 use bramble_plan::Identity;
@@ -195,6 +196,8 @@ impl Vault {
             ssh_host_key: text("sshHostKey"),
             ssh_host_key_public: text("sshHostKeyPublic"),
             kubernetes,
+            node_api: None,
+            kubeconfig: None,
             secrets: BTreeMap::new(),
         })
     }
@@ -228,6 +231,24 @@ impl Vault {
             self.set(&["nodes", node, "kubernetes", path], SecretText::new(text.clone()))?;
         }
         Ok(())
+    }
+
+    /// What a side of the node API shows: a machine by its names and addresses, or, without any, somebody who asks.
+    pub fn node_api(
+        &self,
+        cluster: &str,
+        name: &str,
+        sans: Vec<String>,
+        now: u64,
+        life: std::time::Duration,
+    ) -> Result<NodeApi, Failure> {
+        let authority = self.authorities(cluster, now)?.node_api;
+        let server = !sans.is_empty();
+        let profile = bramble_kube::pki::Profile { name, group: None, client: !server, server, sans };
+        let (certificate, key) = authority.issue(&profile, now, life).map_err(|e| {
+            Failure::bug(format!("cannot issue {name}'s certificate for the node API")).source(e)
+        })?;
+        Ok(NodeApi { certificate, key, authorities: authority.bundle() })
     }
 
     /// A kubeconfig of an administrator, for some hours.

@@ -54,6 +54,8 @@ fn documents(text: &str) -> Vec<MachineDocument> {
             ssh_host_key: String::new(),
             ssh_host_key_public: String::new(),
             kubernetes: identity::node_files(&authorities, &secrets, role, &"3d".repeat(16)).unwrap(),
+            kubeconfig: None,
+            node_api: None,
             secrets: Default::default(),
         };
         bramble_plan::document(&cluster, node, &lock, &identity, &edition).unwrap_or_else(|e| panic!("{e}"))

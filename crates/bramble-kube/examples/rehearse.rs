@@ -142,6 +142,7 @@ impl Cluster {
                 number: number.into(),
                 role,
                 board: Board::UefiAmd64,
+                card: 1,
                 incarnation: format!("{number:032x}"),
                 generation: 1,
                 machine_id: format!("{number:032x}"),
@@ -163,6 +164,8 @@ impl Cluster {
                 proxy: BTreeMap::new(),
             },
             system: System::default(),
+            management: None,
+            node_api: None,
             ssh: None,
             kubernetes: Some(Kubernetes {
                 distribution: Distribution::Upstream,

@@ -3,8 +3,7 @@
 use crate::refused::{At, Refused};
 use bramble_api::names::path;
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 /// A clock this far ahead of the release is implausible: an authority's certificates do not last as long.
@@ -58,11 +57,7 @@ pub fn save(now: u64) -> Result<(), Refused> {
     if !Path::new(path::DOCUMENT).exists() {
         return Ok(());
     }
-    let new = place.with_extension("new");
-    let mut file = File::create(&new).at("make", &new)?;
-    file.write_all(format!("{now}\n").as_bytes()).at("write to", &new)?;
-    file.sync_data().at("flush", &new)?;
-    fs::rename(&new, place).at("put in place", place)
+    crate::durable::replace(place, format!("{now}\n").as_bytes())
 }
 
 #[cfg(test)]

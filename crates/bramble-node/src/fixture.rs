@@ -15,6 +15,7 @@ pub fn document() -> MachineDocument {
             number: 1,
             role: Role::Management,
             board: Board::UefiAmd64,
+            card: 1,
             incarnation: "0101010101010101".repeat(2),
             generation: 1,
             machine_id: "abcdef0123456789".repeat(2),
@@ -36,6 +37,8 @@ pub fn document() -> MachineDocument {
             proxy: Default::default(),
         },
         system: System { timezone: "Etc/UTC".into(), ..System::default() },
+        management: None,
+        node_api: None,
         ssh: None,
         kubernetes: None,
     }

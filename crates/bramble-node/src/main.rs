@@ -8,6 +8,7 @@
 mod agent;
 mod clock;
 mod console;
+mod durable;
 mod etc;
 #[cfg(test)]
 mod fixture;

@@ -3,7 +3,8 @@
 use crate::wanted::{board, role};
 use bramble_api::document::{
     Addressing, Cni, ControlPlane, Datastore, DiskName, Disks, Distribution, FORMAT, Interface, K3s,
-    Kubernetes, Machine, MachineDocument, Network, Ssh, System, Updates, Volume, Wifi, Window,
+    Kubernetes, Machine, MachineDocument, Management, Network, NodeApi, Ssh, System, Updates, Volume, Wifi,
+    Window,
 };
 use bramble_api::lock::Lock;
 use bramble_spec::{Cluster, DiskSelector, EffectiveNode, OrNone};
@@ -24,6 +25,10 @@ pub struct Identity {
     pub ssh_host_key_public: String,
     /// Certificates, keys and kubeconfigs below /etc/kubernetes.
     pub kubernetes: BTreeMap<String, String>,
+    /// With what the machine answers at its API, made anew for each document.
+    pub node_api: Option<NodeApi>,
+    /// A kubeconfig for people on a management machine, made anew for each document.
+    pub kubeconfig: Option<String>,
     /// Secrets that the file names for the node, by their names.
     pub secrets: BTreeMap<String, String>,
 }
@@ -101,6 +106,7 @@ pub fn document(
         role: role(node.role),
         board: board(node.board),
         incarnation: identity.incarnation.clone(),
+        card: allocated.incarnation,
         generation: edition.generation,
         machine_id: identity.machine_id.clone(),
         issued_at: edition.issued_at,
@@ -117,6 +123,7 @@ pub fn document(
         sysctls: node.sysctls.clone(),
         trusted_cas: edition.trusted_cas.clone(),
         initiator_name: Some(initiator_name(cluster, node)),
+        node_exporter: node.node_exporter,
         disks: disks(node),
         updates: node.updates.as_ref().map(|updates| Updates {
             source: edition.updates_source.clone().unwrap_or_else(|| updates.source.to_string()),
@@ -125,6 +132,7 @@ pub fn document(
                 from: window.from,
                 to: window.to,
             }),
+            drain_timeout: updates.drain_timeout.0.as_secs(),
             interval: edition.updates_source.is_some().then_some(REHEARSAL_INTERVAL),
         }),
     };
@@ -135,7 +143,17 @@ pub fn document(
         network: network(cluster, node, identity)?,
         system,
         ssh,
-        kubernetes: Some(kubernetes(cluster, node, lock, allocated.pod_range, identity, edition)?),
+        kubernetes: match node.role {
+            bramble_spec::Role::Management => None,
+            _ => Some(kubernetes(cluster, node, lock, allocated.pod_range, identity, edition)?),
+        },
+        node_api: identity.node_api.clone(),
+        management: match node.role {
+            bramble_spec::Role::Management => {
+                identity.kubeconfig.clone().map(|kubeconfig| Management { kubeconfig })
+            }
+            _ => None,
+        },
     })
 }
 
@@ -355,6 +373,8 @@ mod tests {
             ssh_host_key: "private".into(),
             ssh_host_key_public: "public".into(),
             kubernetes: [("pki/ca.crt".to_string(), "pem".to_string())].into(),
+            node_api: None,
+            kubeconfig: None,
             secrets: BTreeMap::new(),
         }
     }

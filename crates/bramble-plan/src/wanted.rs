@@ -23,7 +23,7 @@ pub fn wanted(cluster: &Cluster, not_served: Vec<NotServed>) -> Wanted {
             .map(|n| PlannedNode {
                 name: n.name.clone(),
                 arch: arch(n.arch),
-                served: served(cluster, n),
+                served: served(cluster),
                 control_plane: n.role == bramble_spec::Role::ControlPlane,
             })
             .collect(),
@@ -32,9 +32,10 @@ pub fn wanted(cluster: &Cluster, not_served: Vec<NotServed>) -> Wanted {
     }
 }
 
-/// Whether this version makes an image for the node.
-pub fn served(cluster: &Cluster, node: &EffectiveNode) -> bool {
-    cluster.spec.kubernetes.distribution != Distribution::Talos && node.role != bramble_spec::Role::Management
+/// Whether this version makes images for the machines.
+pub fn served(cluster: &Cluster) -> bool {
+    // Beside machines of Talos a management machine would be of Bramble OS, with programs that nothing gets yet.
+    cluster.spec.kubernetes.distribution != Distribution::Talos
 }
 
 /// What Debian is asked for: one image serves all machines of an architecture, so it carries what any of them wants.
@@ -47,6 +48,9 @@ pub fn package_request(cluster: &Cluster, of: Arch) -> PackageRequest {
         if board(node.board).is_pi() {
             extra.insert("firmware-brcm80211".to_string());
         }
+    }
+    if nodes.iter().any(|n| arch(n.arch) == of && n.node_exporter) {
+        extra.insert("prometheus-node-exporter".to_string());
     }
     let extra: Vec<String> = extra.into_iter().collect();
     packages::request(of, true, cluster.spec.os.release.name(), &boards(cluster, of), &extra)

@@ -53,6 +53,8 @@ pub struct EffectiveNode {
     pub timezone: Timezone,
     /// Remote shell; no sshd when absent.
     pub ssh: Option<Ssh>,
+    /// Whether prometheus-node-exporter runs.
+    pub node_exporter: bool,
     /// Unattended updates; none when absent.
     pub updates: Option<Updates>,
     /// Talos' own fields.
@@ -131,6 +133,7 @@ impl Cluster {
             firmware: nearest(os, |o| o.firmware.as_ref()).unwrap_or_default(),
             timezone: nearest(os, |o| o.timezone.as_ref()).unwrap_or_else(Timezone::utc),
             ssh: switched(nearest(os, |o| o.ssh.as_ref())),
+            node_exporter: nearest(os, |o| o.node_exporter.as_ref()).unwrap_or(node.role == Role::Management),
             updates: switched(nearest(os, |o| o.updates.as_ref())),
             talos: Talos {
                 version: nearest(machine, |m| m.talos.version.as_ref()),

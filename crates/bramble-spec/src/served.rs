@@ -79,7 +79,7 @@ pub(crate) fn not_served(cluster: &Cluster, places: &Places) -> Vec<NotServed> {
         let on_pi =
             effective.iter().any(|e| e.name == node.name.as_str() && e.board.is_pi() && e.updates.is_some());
         when(on_pi && !talos, &format!("{path}.os.updates"));
-        when(node.role == Role::Management, &format!("{path}.role"));
+        when(node.role == Role::Management && talos, &format!("{path}.role"));
         when(node.vm.is_some(), &format!("{path}.vm"));
         when(node.power.is_some(), &format!("{path}.power"));
         level(&mut when, talos, &path, &node.machine, &node.os);

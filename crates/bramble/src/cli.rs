@@ -103,6 +103,8 @@ pub enum Command {
     /// The site as virtual machines on this computer.
     #[command(subcommand)]
     Lab(Lab),
+    /// Ask machines by their own API: how they are, logs, power, updates.
+    Node(Node),
     /// Write a kubeconfig: for the lab's cluster, or for the file's own when it runs Talos.
     Kubeconfig(Kubeconfig),
     /// The site's network.
@@ -526,6 +528,71 @@ pub enum Secrets {
     /// The secrets bundle of a Talos cluster: what its machines are one cluster by.
     #[command(subcommand)]
     Talos(SecretsTalos),
+}
+
+/// Arguments of `node`.
+#[derive(Debug, Args)]
+pub struct Node {
+    /// Ask the lab's machines, not the house's.
+    #[arg(long, global = true)]
+    pub lab: bool,
+    /// What of them.
+    #[command(subcommand)]
+    pub act: NodeAct,
+}
+
+/// What is asked of machines.
+#[derive(Debug, Subcommand)]
+pub enum NodeAct {
+    /// Show what machines run, and what they wait for. Exits with 75 when one does not answer.
+    Status {
+        /// Which; all when none is named.
+        #[arg(value_name = "NODE")]
+        nodes: Vec<String>,
+        /// In what form.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Print a machine's journal.
+    Logs {
+        /// Which machine.
+        node: String,
+        /// Only of this systemd unit.
+        #[arg(short, long)]
+        unit: Option<String>,
+        /// At most so many lines of what is there.
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: u32,
+        /// Go on with what comes.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Look for a release now, and do not wait for the window.
+    Update {
+        /// Which machine.
+        node: String,
+    },
+    /// Keep a machine from restarting into another release. Over by itself.
+    Hold {
+        /// Which machine.
+        node: String,
+        /// For so long.
+        #[arg(long, default_value_t = 24, value_name = "HOURS")]
+        hours: u64,
+        /// End it now.
+        #[arg(long, conflicts_with = "hours")]
+        end: bool,
+    },
+    /// Restart a machine cleanly. Its pods are not moved first.
+    Restart {
+        /// Which machine.
+        node: String,
+    },
+    /// Switch a machine off cleanly. Its pods are not moved first.
+    Off {
+        /// Which machine.
+        node: String,
+    },
 }
 
 /// Arguments of `kubeconfig`.

@@ -18,6 +18,7 @@ const TABLE: &[Row] = &[
     ("nfs-common", "/var/lib/nfs/sm", "statd", "nogroup", None, false),
     ("nfs-common", "/var/lib/nfs/sm.bak", "statd", "nogroup", None, false),
     ("nfs-common", "/var/lib/nfs/state", "statd", "root", Some(0o644), false),
+    ("prometheus-node-exporter", "/var/lib/prometheus", "prometheus", "prometheus", None, false),
     ("base-files", "/var/mail", "root", "mail", Some(0o2775), false),
     ("base-files", "/var/log/wtmp", "root", "utmp", Some(0o664), false),
     ("base-files", "/var/log/btmp", "root", "utmp", Some(0o660), false),

@@ -29,8 +29,13 @@ const DISABLED: &[(&str, &str)] = &[
         "nfs-blkmap.service",
         "block layouts of parallel NFS, whose pipe fails noisily where the module is missing",
     ),
+    ("prometheus-node-exporter.service", "would listen on the network; the machine document starts it"),
     ("rpcbind.service", "would listen on the network; NFS version 3 starts it when it is needed"),
     ("rpcbind.socket", "would listen on the network; NFS version 3 starts it when it is needed"),
+    (
+        "wpa_supplicant.service",
+        "is for programs that ask it over the bus; the machine document starts one an interface",
+    ),
     ("ssh.service", "a shell is only there when the file asks for one"),
     ("ssh.socket", "a shell is only there when the file asks for one"),
     ("sshd-keygen.service", "host keys are in the machine document"),

@@ -20,7 +20,9 @@ const LAST: u32 = 999;
 const ADDUSER: &[(&str, &str, &str, &str)] = &[
     ("nfs-common", "statd", "nogroup", "/var/lib/nfs"),
     ("openssh-client", "-", "_ssh", ""),
+    ("prometheus-node-exporter", "prometheus", "prometheus", "/var/lib/prometheus"),
     ("rpcbind", "_rpc", "nogroup", "/run/rpcbind"),
+    ("wpasupplicant", "-", "netdev", ""),
 ];
 
 /// The accounts of an image.

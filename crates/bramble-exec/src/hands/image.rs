@@ -17,6 +17,9 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+/// How long the kubeconfig of a management machine is good: nothing renews it on the machine yet.
+const MANAGEMENT_HOURS: u64 = 90 * 24;
+
 /// A node's whole disk, as pieces.
 pub struct NodeDisk {
     map: DiskMap,
@@ -130,6 +133,9 @@ impl Builder<'_> {
     pub(super) fn issue_identity(&self, name: &str) -> Result<Outcome, Failure> {
         let node = self.node(name)?;
         let vault = (self.vault)()?;
+        if node.role == bramble_spec::Role::Management {
+            return self.issue_management(vault, name);
+        }
         let identity = vault.identity(name)?;
         if !identity.kubernetes.is_empty() {
             return Ok(Outcome::Unchanged);
@@ -174,6 +180,18 @@ impl Builder<'_> {
         Ok(Outcome::Done)
     }
 
+    /// A management machine has names and host keys, and is no node. Its kubeconfig needs the cluster's authorities.
+    fn issue_management(&self, vault: &crate::Vault, name: &str) -> Result<Outcome, Failure> {
+        if vault.has(&["nodes", name, "sshHostKey"]) && vault.has(&["authorities"]) {
+            return Ok(Outcome::Unchanged);
+        }
+        let now = self.clock.now();
+        vault.identity(name)?;
+        vault.authorities(&self.cluster.metadata.name.to_string(), now)?;
+        vault.save(now)?;
+        Ok(Outcome::Done)
+    }
+
     /// A node's document as it goes into its identity partition.
     fn document(&self, node: &EffectiveNode, keep_data: bool) -> Result<SecretBytes, Failure> {
         let spec = &self.cluster.spec;
@@ -195,6 +213,13 @@ impl Builder<'_> {
             updates_source: self.updates_source.clone(),
         };
         let mut identity = self.identity(node)?;
+        identity.node_api = Some((self.vault)()?.node_api(
+            &self.cluster.metadata.name.to_string(),
+            &node.name,
+            vec![node.name.clone(), node.address.to_string()],
+            self.clock.now(),
+            Validity::default().leaf,
+        )?);
         for wifi in node.interfaces.iter().filter_map(|i| i.wifi.as_ref()) {
             let name = &wifi.psk.name.0;
             let psk = match &self.lab {
@@ -204,7 +229,9 @@ impl Builder<'_> {
             };
             identity.secrets.extend(psk.map(|psk| (name.clone(), psk)));
         }
-        if self.is_k3s() {
+        if node.role == bramble_spec::Role::Management {
+            identity.kubeconfig = Some(self.management_kubeconfig()?);
+        } else if self.is_k3s() {
             identity.kubernetes.extend(self.k3s_registries()?);
         }
         let mut document = bramble_plan::document(self.cluster, node, &self.lock(), &identity, &edition)
@@ -219,12 +246,27 @@ impl Builder<'_> {
             // And one disk a machine.
             document.system.disks = Default::default();
         }
-        if self.is_k3s() {
+        if self.is_k3s() && document.kubernetes.is_some() {
             self.check_k3s(&document)?;
         }
         serde_json::to_vec(&document)
             .map(SecretBytes::new)
             .map_err(|_| Failure::bug(format!("the document of {} cannot be written", node.name)))
+    }
+
+    /// A kubeconfig for root on a management machine.
+    fn management_kubeconfig(&self) -> Result<String, Failure> {
+        let endpoint =
+            self.cluster.endpoint().ok_or_else(|| Failure::user("the cluster has no API endpoint"))?;
+        let server = format!("https://{}:{}", endpoint.address, endpoint.port);
+        let now = self.clock.now();
+        let text = (self.vault)()?.admin_kubeconfig(
+            &self.cluster.metadata.name.to_string(),
+            &server,
+            now,
+            MANAGEMENT_HOURS,
+        )?;
+        Ok(text.expose().clone())
     }
 
     /// Authorities that the file names, in place or in files beside it.

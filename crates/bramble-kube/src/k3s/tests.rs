@@ -259,6 +259,7 @@ fn document(datastore: Option<Datastore>) -> Result<MachineDocument, Box<dyn Err
             number: 1,
             role,
             board: Board::Pi4,
+            card: 1,
             incarnation: "0123456789abcdef".repeat(2),
             generation: 1,
             machine_id: "0".repeat(32),
@@ -280,6 +281,8 @@ fn document(datastore: Option<Datastore>) -> Result<MachineDocument, Box<dyn Err
             proxy: BTreeMap::new(),
         },
         system: System::default(),
+        management: None,
+        node_api: None,
         ssh: None,
         kubernetes: Some(Kubernetes {
             distribution: Distribution::K3s,

@@ -17,6 +17,7 @@ fn document(datastore: Option<Datastore>) -> Result<MachineDocument, Box<dyn Err
             number: 1,
             role,
             board: Board::UefiArm64,
+            card: 1,
             incarnation: "0123456789abcdef0123456789abcdef".into(),
             generation: 1,
             machine_id: "0".repeat(32),
@@ -38,6 +39,8 @@ fn document(datastore: Option<Datastore>) -> Result<MachineDocument, Box<dyn Err
             proxy: BTreeMap::new(),
         },
         system: System::default(),
+        management: None,
+        node_api: None,
         ssh: None,
         kubernetes: Some(Kubernetes {
             distribution: Distribution::Upstream,

@@ -3,6 +3,7 @@
 use super::http::{self, Response};
 use super::kubeconfig::{self, Kubeconfig};
 use bramble_api::document::{Distribution, Kubernetes};
+use bramble_api::names::annotation;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -59,6 +60,25 @@ impl Api {
 
     /// Asks for `path`.
     pub fn get(&self, path: &str) -> Result<Response, String> {
+        self.ask(path, &http::get(&self.config.host, path))
+    }
+
+    /// Asks for the objects at `path` without their spec and status.
+    pub fn get_metadata(&self, path: &str) -> Result<Response, String> {
+        self.ask(path, &http::get_metadata(&self.config.host, path))
+    }
+
+    /// Makes `json` at `path`.
+    pub fn create(&self, path: &str, json: &str) -> Result<Response, String> {
+        self.ask(path, &http::create(&self.config.host, path, json))
+    }
+
+    /// Merges `json` into what is at `path`.
+    pub fn merge(&self, path: &str, json: &str) -> Result<Response, String> {
+        self.ask(path, &http::merge(&self.config.host, path, json))
+    }
+
+    fn ask(&self, path: &str, request: &str) -> Result<Response, String> {
         let Kubeconfig { host, port, .. } = &self.config;
         let place = format!("{host}:{port}");
         let address = place.to_socket_addrs().map_err(|error| format!("{place}: {error}"))?.next();
@@ -71,8 +91,7 @@ impl Api {
         let name = ServerName::try_from(host.clone()).map_err(|error| format!("{host}: {error}"))?;
         let connection = ClientConnection::new(self.tls.clone(), name).map_err(|error| error.to_string())?;
         let mut stream = StreamOwned::new(connection, socket);
-        let answer =
-            stream.write_all(http::get(host, path).as_bytes()).and_then(|()| http::read(&mut stream));
+        let answer = stream.write_all(request.as_bytes()).and_then(|()| http::read(&mut stream));
         answer.map_err(|error| format!("{place}{path}: {error}"))
     }
 }
@@ -109,6 +128,17 @@ fn tls(config: &Kubeconfig) -> Result<ClientConfig, String> {
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
         .map_err(|error| format!("the kubelet's certificate: {error}"))
+}
+
+/// The card that a Node object was last seen with.
+pub fn card(node: &[u8]) -> Option<u32> {
+    let node: serde_json::Value = serde_json::from_slice(node).ok()?;
+    node.pointer("/metadata/annotations")?.get(annotation::CARD)?.as_str()?.parse().ok()
+}
+
+/// The change that gives a Node object its card.
+pub fn with_card(card: u32) -> String {
+    serde_json::json!({ "metadata": { "annotations": { annotation::CARD: card.to_string() } } }).to_string()
 }
 
 /// Whether a Node object says Ready: its kubelet's version, or why not.
@@ -273,6 +303,14 @@ mod tests {
             client: authority.1.clone().into_bytes(),
         };
         assert!(Api::new(config).err().unwrap().contains("key"));
+    }
+
+    #[test]
+    fn a_node_remembers_its_card() {
+        let node: serde_json::Value = serde_json::from_str(&with_card(12)).unwrap();
+        assert_eq!(card(node.to_string().as_bytes()), Some(12));
+        assert_eq!(card(br#"{"metadata":{"annotations":{"other":"1"}}}"#), None);
+        assert_eq!(card(br#"{"metadata":{}}"#), None);
     }
 
     #[test]

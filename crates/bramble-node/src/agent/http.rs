@@ -22,6 +22,32 @@ pub fn get(host: &str, path: &str) -> String {
     )
 }
 
+/// The same for objects without their spec and status.
+pub fn get_metadata(host: &str, path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bramble-node\r\n\
+         Accept: application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1\r\nConnection: close\r\n\r\n"
+    )
+}
+
+/// The request that makes `json` at `path`.
+pub fn create(host: &str, path: &str, json: &str) -> String {
+    with_body(host, "POST", path, "application/json", json)
+}
+
+/// The request that merges `json` into what is at `path` (RFC 7386), after whose answer the connection is closed.
+pub fn merge(host: &str, path: &str, json: &str) -> String {
+    with_body(host, "PATCH", path, "application/merge-patch+json", json)
+}
+
+fn with_body(host: &str, method: &str, path: &str, kind: &str, json: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bramble-node\r\nAccept: application/json\r\n\
+         Content-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{json}",
+        json.len()
+    )
+}
+
 /// Reads an answer to its end.
 pub fn read(from: &mut impl Read) -> io::Result<Response> {
     let mut bytes = Vec::new();

@@ -1,6 +1,7 @@
 //! One look at the machine.
 
-use super::api::{Api, readiness};
+use super::api::{Api, card, readiness, with_card};
+use super::drain;
 use super::watch::{Kubernetes, Seen};
 use crate::clock;
 use bramble_api::document::{Distribution, Kubernetes as Wanted, MachineDocument, Network};
@@ -17,12 +18,17 @@ fn containerd(wanted: &Wanted) -> &'static str {
 }
 
 /// Looks once. A round is bounded by the API client's timeouts.
-pub fn look(document: &MachineDocument, release_time: u64) -> Seen {
+///
+/// With `may_uncordon` a mark is taken back that an update put on the Node.
+pub fn look(document: &MachineDocument, release_time: u64, may_uncordon: bool) -> Seen {
     let has_stated = is_ours(document.network.address);
     Seen {
         has_stated,
         source: source(&document.network),
-        kubernetes: document.kubernetes.as_ref().map(|wanted| kubernetes(document, wanted, has_stated)),
+        kubernetes: document
+            .kubernetes
+            .as_ref()
+            .map(|wanted| kubernetes(document, wanted, has_stated, may_uncordon)),
         data_percent: data_percent(),
         clock: clock::implausible(clock::now(), release_time),
     }
@@ -51,7 +57,12 @@ fn data_percent() -> Option<u64> {
     (used * 100).checked_div(data.f_blocks)
 }
 
-fn kubernetes(document: &MachineDocument, wanted: &Wanted, has_stated: bool) -> Kubernetes {
+fn kubernetes(
+    document: &MachineDocument,
+    wanted: &Wanted,
+    has_stated: bool,
+    may_uncordon: bool,
+) -> Kubernetes {
     let containerd = containerd(wanted);
     let runtime = match UnixStream::connect(containerd) {
         Ok(_) => Ok(()),
@@ -60,21 +71,33 @@ fn kubernetes(document: &MachineDocument, wanted: &Wanted, has_stated: bool) -> 
     // The API is not asked before it can answer: a refused round of TLS costs a Pi more than all the rest.
     if !has_stated || runtime.is_err() {
         let not_asked = || Err("not asked yet".to_string());
-        return Kubernetes { runtime, api: not_asked(), ready: not_asked(), api_version: None };
+        return Kubernetes {
+            runtime,
+            api: not_asked(),
+            ready: not_asked(),
+            api_version: None,
+            replaced_by: None,
+        };
     }
     let opened = Api::of(wanted, &document.machine.incarnation);
     let api = opened.as_ref().map_err(Clone::clone).and_then(|api| match api.get("/readyz")? {
         answer if answer.status == 200 => Ok(api.server()),
         answer => Err(format!("/readyz answers {}", answer.status)),
     });
+    let mut replaced_by = None;
     let ready = match (&opened, &api) {
         (Ok(open), Ok(_)) => {
-            open.get(&format!("/api/v1/nodes/{}", document.machine.name)).and_then(|answer| {
-                match answer.status {
-                    200 => readiness(&answer.body),
-                    404 => Err("the node is not registered yet".into()),
-                    status => Err(format!("the API answers {status}")),
+            let path = format!("/api/v1/nodes/{}", document.machine.name);
+            open.get(&path).and_then(|answer| match answer.status {
+                200 => {
+                    if may_uncordon {
+                        drain::undo(open, &path, &answer.body);
+                    }
+                    replaced_by = settle_card(open, &path, &answer.body, document.machine.card);
+                    readiness(&answer.body)
                 }
+                404 => Err("the node is not registered yet".into()),
+                status => Err(format!("the API answers {status}")),
             })
         }
         _ => Err("the API is not there".into()),
@@ -86,7 +109,20 @@ fn kubernetes(document: &MachineDocument, wanted: &Wanted, has_stated: bool) -> 
         }
         _ => None,
     };
-    Kubernetes { runtime, api, ready, api_version }
+    Kubernetes { runtime, api, ready, api_version, replaced_by }
+}
+
+/// The later card that the cluster knows of this node, if there is one; else makes this card the one it knows. A cluster
+/// that cannot be told now is told in another round.
+fn settle_card(api: &Api, path: &str, node: &[u8], own: u32) -> Option<u32> {
+    match card(node) {
+        Some(known) if known > own => Some(known),
+        Some(known) if known == own => None,
+        _ => {
+            let _ = api.merge(path, &with_card(own));
+            None
+        }
+    }
 }
 
 /// `gitVersion` of an API server's version.

@@ -2,20 +2,22 @@
 
 mod api;
 mod await_api;
+mod drain;
 mod http;
 mod kubeconfig;
 mod look;
 mod notify;
+mod rpc;
 mod watch;
 
 use crate::console;
 use crate::init::parse_document;
 use crate::refused::{At, Refused, line};
-use crate::{clock, say, update};
+use crate::{clock, durable, say, update};
 pub use await_api::run as await_api;
 use bramble_api::document::MachineDocument;
 use bramble_api::manifest::Manifest;
-use bramble_api::names::path;
+use bramble_api::names::{Role, path};
 use bramble_api::stage::{Boot, Stage};
 use std::fs;
 use std::path::Path;
@@ -66,18 +68,66 @@ fn load() -> Result<(MachineDocument, Manifest), Unusable> {
     Ok((document, serde_json::from_slice(&manifest).map_err(Unusable::Manifest)?))
 }
 
+/// Moves the pods of a worker away, as [`drain::drain`]. Of a machine that is none, and of one without an API, nothing is
+/// asked.
+pub fn move_pods_away(document: &MachineDocument, limit: Duration) -> Result<Vec<String>, String> {
+    match &document.kubernetes {
+        Some(kubernetes) if document.machine.role == Role::Worker => {
+            let api = api::Api::of(kubernetes, &document.machine.incarnation)?;
+            drain::drain(&api, &document.machine.name, limit)
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Another card of this node has taken its place: two machines of one name would take turns. The restart leaves nothing
+/// running that was begun, and the next start begins nothing of Kubernetes.
+fn retire(document: &MachineDocument, by: u32) {
+    let own = document.machine.card;
+    console::note(&format!(
+        "card {own} of {} was replaced by card {by}: restarting without Kubernetes",
+        document.machine.name
+    ));
+    match durable::replace(Path::new(path::REPLACED), document.machine.incarnation.as_bytes()) {
+        Ok(()) => update::restart(),
+        // Without the word on disk the restart would end here again and again.
+        Err(refused) => console::note(&line(&refused)),
+    }
+}
+
+/// What is left for a card that was replaced: it says so, and keeps systemd's watchdog quiet.
+fn be_replaced(document: &MachineDocument) -> ! {
+    let why = format!(
+        "this card of {} was replaced by a later one, and does not come back as the node; flash it to use it again",
+        document.machine.name
+    );
+    notify::send(&format!("READY=1\nSTATUS={why}"));
+    console::stage(Stage::Failed, &why);
+    loop {
+        notify::send("WATCHDOG=1");
+        std::thread::sleep(AT_REST);
+    }
+}
+
 fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
+    if Path::new(path::REPLACED).exists() {
+        be_replaced(document);
+    }
     let mut watch = Watch::new(&document.machine.name, document.network.address);
     let started = Instant::now();
     let mut clock_saved: Option<Instant> = None;
     let mut written: Option<(Watch, update::Status)> = None;
     let updates = update::start(document, manifest);
+    let board = rpc::start(document, manifest, updates.clone());
     let (mut since, mut explain) = (Instant::now(), EXPLAIN);
     notify::send("READY=1");
     loop {
         let before = watch.stage;
-        let seen = look::look(document, manifest.time);
+        let seen = look::look(document, manifest.time, !updates.keeps_pods_away());
         updates.saw(watch::for_updates(&seen));
+        if let Some(card) = seen.kubernetes.as_ref().and_then(|kubernetes| kubernetes.replaced_by) {
+            retire(document, card);
+        }
         for say in watch.observe(&seen) {
             match say {
                 Say::Stage(stage, text) => console::stage(stage, &text),
@@ -95,6 +145,7 @@ fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
             if let Err(refused) = write_status(&now) {
                 say(&mut std::io::stderr(), &line(&refused));
             }
+            board.set(now.0.clone());
             notify::send(&format!("STATUS={}", watch.waiting.as_deref().unwrap_or(watch.stage.name())));
             written = Some(now);
         }

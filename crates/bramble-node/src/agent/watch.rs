@@ -38,6 +38,8 @@ pub struct Kubernetes {
     pub ready: Result<String, String>,
     /// The API server's version, where it was asked.
     pub api_version: Option<String>,
+    /// A later card of this node that the cluster knows.
+    pub replaced_by: Option<u32>,
 }
 
 /// What of a round decides about a release on trial.
@@ -234,6 +236,7 @@ mod tests {
                 api: Ok("https://192.168.1.10:6443".into()),
                 ready: Ok("v1.36.3".into()),
                 api_version: None,
+                replaced_by: None,
             }),
             data_percent: Some(10),
             clock: None,

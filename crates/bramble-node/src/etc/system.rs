@@ -52,6 +52,21 @@ pub fn render(manifest: &Manifest, document: &MachineDocument) -> Vec<Entry> {
     if let Some(initiator) = &document.system.initiator_name {
         entries.push(private("/etc/iscsi/initiatorname.iscsi", format!("InitiatorName={initiator}\n")));
     }
+    if document.system.node_exporter {
+        let unit = "prometheus-node-exporter.service";
+        entries.push(link(
+            format!("/etc/systemd/system/multi-user.target.wants/{unit}"),
+            format!("/usr/lib/systemd/system/{unit}"),
+        ));
+    }
+    if let Some(management) = &document.management {
+        entries.push(private("/etc/kubernetes/admin.conf", management.kubeconfig.clone()));
+        // pam_env(8) reads it for every login, ssh's commands among them.
+        entries.push(Entry::Append {
+            path: "/etc/environment".into(),
+            content: b"KUBECONFIG=/etc/kubernetes/admin.conf\n".to_vec(),
+        });
+    }
     if !document.network.proxy.is_empty() {
         entries.push(file(
             "/etc/systemd/system/containerd.service.d/10-bramble-proxy.conf",

@@ -134,6 +134,7 @@ fn boot() -> Result<Infallible, Failure> {
     stage(Stage::Document, &format!("{name} generation {generation}"));
 
     volumes::mount_data(root, &document).map_err(Failure::State)?;
+    forget_replacement(root, &document);
     set_clock(&found.manifest, &document, root);
     places::make_etc(root, &etc::render(&found.manifest, &document))?;
     mark("etc-rendered");
@@ -153,6 +154,17 @@ fn boot() -> Result<Infallible, Failure> {
         trial::guard()?;
     }
     Ok(places::start(Path::new(INIT))?)
+}
+
+/// Data that another card takes over says of the card before it that it was replaced.
+fn forget_replacement(root: &Path, document: &MachineDocument) {
+    let word = root.join(path::REPLACED.trim_start_matches('/'));
+    let is_ours = |bytes: Vec<u8>| bytes == document.machine.incarnation.as_bytes();
+    if fs::read(&word).is_ok_and(|bytes| !is_ours(bytes))
+        && let Err(error) = fs::remove_file(&word)
+    {
+        note(&format!("cannot remove {}: {error}", word.display()));
+    }
 }
 
 fn mount_kernel_file_systems() -> Result<(), Refused> {

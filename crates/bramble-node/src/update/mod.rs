@@ -31,7 +31,7 @@ use serde::Serialize;
 use source::{Download, NoOffer, Offered};
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two looks at what the agent has seen.
@@ -75,13 +75,19 @@ pub struct Status {
 
 /// What the agent's rounds and the updater tell each other.
 #[derive(Clone, Default)]
-pub struct Shared(Arc<Mutex<Slate>>);
+pub struct Shared(Arc<(Mutex<Slate>, Condvar)>);
 
 #[derive(Default)]
 struct Slate {
     seen: Option<Seen>,
     status: Status,
     on_trial: bool,
+    /// Nothing was begun, and nothing is to be judged: the Node takes pods.
+    settled: bool,
+    /// A person asked for a look now.
+    asked: bool,
+    /// No restart into another release before this, seconds since the epoch.
+    hold: u64,
 }
 
 impl Shared {
@@ -95,13 +101,44 @@ impl Shared {
         self.slate().on_trial
     }
 
+    /// A restart is near, or was one and is not judged yet: the Node stays marked if it was.
+    pub fn keeps_pods_away(&self) -> bool {
+        !self.slate().settled
+    }
+
     /// What updates are at.
     pub fn status(&self) -> Status {
         self.slate().status.clone()
     }
 
+    /// Somebody asks for a look at the source now, whatever the window says. Gives what updates are at.
+    pub fn ask(&self) -> String {
+        let mut slate = self.slate();
+        slate.asked = true;
+        self.0.1.notify_all();
+        slate.status.doing.clone()
+    }
+
+    /// No restart into another release before `until`, seconds since the epoch; 0 ends a hold. Outlives a restart.
+    pub fn hold(&self, until: u64) -> Result<(), Refused> {
+        crate::durable::replace(Path::new(path::HOLD), format!("{until}\n").as_bytes())?;
+        self.slate().hold = until;
+        Ok(())
+    }
+
+    /// Until when there is a hold; 0 without one.
+    pub fn held(&self) -> u64 {
+        self.slate().hold
+    }
+
     fn slate(&self) -> std::sync::MutexGuard<'_, Slate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps, unless somebody asks.
+    fn rest(&self, time: Duration) {
+        let rested = self.0.1.wait_timeout_while(self.slate(), time, |slate| !slate.asked);
+        drop(rested);
     }
 
     fn seen(&self) -> Option<Seen> {
@@ -197,9 +234,13 @@ enum NoUpdates {
 /// Starts the thread. A machine whose disk cannot be updated says so once, and goes on without.
 pub fn start(document: &MachineDocument, manifest: &Manifest) -> Shared {
     let shared = Shared::default();
+    shared.slate().hold =
+        std::fs::read_to_string(path::HOLD).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     let (document, manifest, to) = (document.clone(), manifest.clone(), shared.clone());
     let spawned = std::thread::Builder::new().name("update".into()).spawn(move || {
-        if let Err(why) = run(document, manifest, &to) {
+        let ended = run(document, manifest, &to);
+        to.slate().settled = true;
+        if let Err(why) = ended {
             to.doing("off");
             to.fault(format!("off: {}", line(&why)));
         }
@@ -323,6 +364,7 @@ impl Updater<'_> {
 
     /// Looks for releases from now on.
     fn live(&mut self) -> Result<(), NoUpdates> {
+        self.shared.slate().settled = true;
         self.publish();
         let Some(updates) = self.own.document.system.updates.clone() else {
             self.shared.doing("off: the file names no source");
@@ -357,7 +399,8 @@ impl Updater<'_> {
                 _ => when::interval(seed, faults),
             };
             self.shared.doing(format!("release {} runs; next look in {due} s", self.own.manifest.version));
-            std::thread::sleep(Duration::from_secs(due));
+            self.shared.slate().asked = false;
+            self.shared.rest(Duration::from_secs(due));
         }
     }
 
@@ -415,16 +458,34 @@ impl Updater<'_> {
                         console::note(&format!("update: release {version} is loaded; {text}"));
                         said = text;
                     }
-                    std::thread::sleep(BEAT * 5);
+                    self.shared.rest(BEAT * 5);
                 }
             }
         }
+        self.move_pods_away(version);
         let broken = self.shared.seen().map(|seen| seen.broken.iter().map(|(part, _)| *part).collect());
         let asked = self.engine.ask(Before { broken: broken.unwrap_or_default() });
         self.publish();
+        if asked.is_err() {
+            self.shared.slate().settled = true;
+        }
         asked.map_err(stopped)?;
         console::note(&format!("update: restarting into release {version} for its trial"));
         restart()
+    }
+
+    /// Pods that can go elsewhere do. What cannot be moved in time, or with an API that is away, is stopped cleanly by the
+    /// restart: a machine must be able to update itself alone.
+    fn move_pods_away(&self, version: u64) {
+        let limit = self.own.document.system.updates.as_ref().map_or(0, |updates| updates.drain_timeout);
+        self.shared.slate().settled = false;
+        self.shared.doing(format!("moving pods away before release {version}"));
+        let told = match crate::agent::move_pods_away(&self.own.document, Duration::from_secs(limit)) {
+            Ok(left) if left.is_empty() => return,
+            Ok(left) => format!("after {limit} s: {}", left.join(", ")),
+            Err(why) => why,
+        };
+        console::note(&format!("update: not all pods were moved away: {told}"));
     }
 
     fn install(&mut self, base: &Url, offered: &Offered) -> Result<(), (&'static str, String)> {
@@ -484,6 +545,8 @@ impl Updater<'_> {
         let updates = self.own.document.system.updates.as_ref();
         let version = |kubernetes: &bramble_api::manifest::Kubernetes| Kubernetes::parse(&kubernetes.version);
         let api = self.shared.seen().and_then(|seen| seen.api_version);
+        let now = clock::now();
+        let (asked, held) = (self.shared.slate().asked, self.shared.held());
         Facts {
             role: self.own.document.machine.role,
             offered: offered.manifest.kubernetes.as_ref().and_then(version),
@@ -491,9 +554,9 @@ impl Updater<'_> {
             api: api.and_then(|text| Kubernetes::parse(&text)),
             now: local_time(),
             window: updates.and_then(|updates| updates.window.clone()),
-            hold: None,
+            hold: (held > now).then_some((held, now)),
             metered: false,
-            asked: false,
+            asked,
         }
     }
 }
@@ -548,7 +611,7 @@ fn local_time() -> Option<Local> {
 }
 
 /// Restarts the machine: cleanly, and if that hangs without asking anybody. Never comes back.
-fn restart() -> ! {
+pub fn restart() -> ! {
     for arguments in [&["reboot"][..], &["reboot", "--force"], &["reboot", "--force", "--force"]] {
         if let Err(error) = Command::new("systemctl").args(arguments).status() {
             console::note(&format!("update: cannot run systemctl: {error}"));

@@ -57,6 +57,8 @@ record! {
         "firmware" firmware: Option<Vec<Text>> = None,
         /// Remote shell. Absent or `none`: no sshd is started.
         "ssh" ssh: Option<OrNone<Ssh>> = None,
+        /// Run Debian's prometheus-node-exporter, port 9100. Only management machines do when absent.
+        "nodeExporter" node_exporter: Option<bool> = None,
         /// Unattended updates. Absent or `none`: the system changes only when told.
         "updates" updates: Option<OrNone<Updates>> = None,
     }

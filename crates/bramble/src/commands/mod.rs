@@ -12,6 +12,7 @@ mod key;
 mod kubeconfig;
 pub(crate) mod lab;
 mod network;
+mod node;
 mod plan;
 mod release;
 mod render;
@@ -43,6 +44,7 @@ pub fn run(command: Command, settings: &Settings) -> Result<Exit, Problem> {
         Command::Key(args) => key::run(&args, settings),
         Command::Flash(args) => flash::run(&args, settings),
         Command::Lab(args) => lab::run(args, settings),
+        Command::Node(args) => node::run(args, settings),
         Command::Kubeconfig(args) => kubeconfig::run(&args, settings),
         Command::Network(Network::Reservations { output }) => network::reservations(settings, output),
         Command::Secrets(args) => secrets::run(args, settings),

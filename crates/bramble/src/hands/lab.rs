@@ -170,6 +170,7 @@ impl LabHand<'_> {
             if node.ssh.is_some() {
                 forwards.push(Forward { host_port: 0, node: node.name.clone(), port: 22 });
             }
+            forwards.push(Forward { host_port: 0, node: node.name.clone(), port: bramble_rpc::PORT });
         }
         let inside = |a: &std::net::Ipv4Addr| network.subnet.contains(a) && Some(*a) != network.gateway;
         let stand_ins: BTreeSet<_> = network

@@ -1,0 +1,229 @@
+//! `bramble node`: asks machines by their own API, which works with no Kubernetes.
+
+use crate::cli::{Node as Args, NodeAct as Act, Output};
+use crate::problem::Problem;
+use crate::settings::Settings;
+use crate::site::Site;
+use bramble_console::{Exit, Table};
+use bramble_effects::Failure;
+use bramble_exec::Vault;
+use bramble_rpc::node::node_client::NodeClient;
+use bramble_rpc::node::power_request::Act as Power;
+use bramble_rpc::node::{HoldRequest, LogsRequest, PowerRequest, StatusReply, StatusRequest, UpdateRequest};
+use bramble_rpc::{Credentials, PORT, connect};
+use bramble_spec::{Distribution, EffectiveNode};
+use std::time::Duration;
+use tonic::transport::Channel;
+
+/// What is issued for one command; a stolen laptop's leftovers are worth nothing.
+const LIFE: Duration = Duration::from_secs(3600);
+/// A machine that is asked how it is answers in so long, or it is not well.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// Asks.
+pub(crate) fn run(args: Args, settings: &Settings) -> Result<Exit, Problem> {
+    let site = Site::load(settings)?;
+    if site.cluster.spec.kubernetes.distribution == Distribution::Talos {
+        return Err(Failure::user("machines of Talos have another API")
+            .hint("`bramble talosconfig` writes the way to it, for talosctl")
+            .into());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::user("cannot open sockets").source(e))?;
+    let way = Way::find(settings, &site, args.lab)?;
+    runtime.block_on(act(args.act, &site, &way))
+}
+
+async fn act(act: Act, site: &Site, way: &Way) -> Result<Exit, Problem> {
+    match act {
+        Act::Status { nodes, output } => status(site, way, &nodes, output).await,
+        Act::Logs { node, unit, lines, follow } => {
+            let mut client = way.to(site, &node).await?;
+            let request = LogsRequest { unit: unit.unwrap_or_default(), lines, follow };
+            let mut lines = client.logs(request).await.map_err(|e| refused(&node, e))?.into_inner();
+            while let Some(piece) = lines.message().await.map_err(|e| refused(&node, e))? {
+                bramble_console::data(&String::from_utf8_lossy(&piece.text));
+            }
+            Ok(Exit::Done)
+        }
+        Act::Update { node } => {
+            let reply = way.to(site, &node).await?.update(UpdateRequest {}).await;
+            let doing = reply.map_err(|e| refused(&node, e))?.into_inner().doing;
+            bramble_console::say(&format!("{node} looks for a release now; before, it was at: {doing}"));
+            Ok(Exit::Done)
+        }
+        Act::Hold { node, hours, end } => {
+            let until = if end { 0 } else { super::now().saturating_add(hours.saturating_mul(3600)) };
+            let reply = way.to(site, &node).await?.hold(HoldRequest { until }).await;
+            reply.map_err(|e| refused(&node, e))?;
+            bramble_console::say(&match end {
+                true => format!("{node} is held no longer"),
+                false => format!("{node} restarts into no other release for {hours} hours"),
+            });
+            Ok(Exit::Done)
+        }
+        Act::Restart { node } => power(site, way, &node, Power::Restart, "restarts").await,
+        Act::Off { node } => power(site, way, &node, Power::Off, "switches off").await,
+    }
+}
+
+async fn power(site: &Site, way: &Way, node: &str, act: Power, said: &str) -> Result<Exit, Problem> {
+    let reply = way.to(site, node).await?.power(PowerRequest { act: act.into() }).await;
+    reply.map_err(|e| refused(node, e))?;
+    bramble_console::say(&format!("{node} {said}"));
+    Ok(Exit::Done)
+}
+
+fn refused(node: &str, status: tonic::Status) -> Failure {
+    Failure::user(format!("{node} refuses: {}", status.message()))
+}
+
+/// One machine's answer, or why there is none.
+type Answer = (EffectiveNode, Result<StatusReply, String>);
+
+async fn status(site: &Site, way: &Way, names: &[String], output: Output) -> Result<Exit, Problem> {
+    for name in names {
+        site.known(name)?;
+    }
+    let mut answers: Vec<Answer> = Vec::new();
+    for node in site.cluster.effective_nodes() {
+        if !names.is_empty() && !names.contains(&node.name) {
+            continue;
+        }
+        let asked = async {
+            let mut client = way.to(site, &node.name).await.map_err(why)?;
+            let reply = client.status(StatusRequest {}).await;
+            Ok(reply.map_err(|e| e.message().to_string())?.into_inner())
+        };
+        let answer = tokio::time::timeout(ANSWER, asked).await;
+        let answer = answer.unwrap_or_else(|_| Err(format!("no answer in {} s", ANSWER.as_secs())));
+        answers.push((node, answer));
+    }
+    let silent = answers.iter().any(|(_, answer)| answer.is_err());
+    match output {
+        Output::Text => bramble_console::data(&table(&answers)),
+        Output::Json => bramble_console::json(&answers.iter().map(json).collect::<Vec<_>>()),
+        Output::Name => {
+            for (node, _) in answers.iter().filter(|(_, answer)| answer.is_ok()) {
+                bramble_console::data(&format!("{}\n", node.name));
+            }
+        }
+    }
+    Ok(if silent { Exit::Retry } else { Exit::Done })
+}
+
+/// A problem in a table's cell.
+fn why(problem: Problem) -> String {
+    match problem {
+        Problem::Failure(failure) => failure.source.map_or(failure.what, |source| source.to_string()),
+        Problem::File { name, .. } => format!("{name} has errors"),
+    }
+}
+
+fn table(answers: &[Answer]) -> String {
+    let mut table = Table::new(&["node", "state", "release", "up", "updates"]);
+    for (node, answer) in answers {
+        table.row(&match answer {
+            Ok(reply) => [
+                node.name.clone(),
+                if reply.waiting.is_empty() { reply.stage.clone() } else { reply.waiting.clone() },
+                format!("{} in {}", reply.release, reply.slot),
+                age(reply.uptime),
+                if reply.fault.is_empty() {
+                    reply.doing.clone()
+                } else {
+                    format!("{} ({})", reply.doing, reply.fault)
+                },
+            ],
+            Err(why) => [node.name.clone(), why.clone(), String::new(), String::new(), String::new()],
+        });
+    }
+    let mut text = table.to_string();
+    for (node, reply) in answers.iter().filter_map(|(node, answer)| Some((node, answer.as_ref().ok()?))) {
+        for warning in &reply.warnings {
+            text.push_str(&format!("{}: {warning}\n", node.name));
+        }
+    }
+    text
+}
+
+/// A time as short as a person says it.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+fn json((node, answer): &Answer) -> serde_json::Value {
+    match answer {
+        Err(why) => serde_json::json!({ "name": node.name, "silent": why }),
+        Ok(reply) => serde_json::json!({
+            "name": reply.name,
+            "incarnation": reply.incarnation,
+            "card": reply.card,
+            "generation": reply.generation,
+            "release": reply.release,
+            "slot": reply.slot,
+            "kernel": reply.kernel,
+            "stage": reply.stage,
+            "waiting": reply.waiting,
+            "warnings": reply.warnings,
+            "doing": reply.doing,
+            "fault": reply.fault,
+            "flashBytes": reply.flash_bytes,
+            "holdUntil": reply.hold_until,
+            "bootId": reply.boot_id,
+            "uptime": reply.uptime,
+            "clock": reply.clock,
+        }),
+    }
+}
+
+/// How machines are reached: in the house at their addresses, in the lab through ports of this computer.
+struct Way {
+    lab: Option<bramble_lab::Lab>,
+    credentials: Credentials,
+}
+
+impl Way {
+    fn find(settings: &Settings, site: &Site, lab: bool) -> Result<Self, Problem> {
+        let now = super::now();
+        let vault = match lab {
+            true => Vault::of_lab(&super::lab::directory(settings), now)?,
+            false => Vault::open(&settings.project.secrets_file())?,
+        };
+        if !vault.has(&["authorities"]) {
+            return Err(Failure::user("this cluster has no authorities yet")
+                .hint("`bramble flash` makes them, or `bramble lab up` a lab's")
+                .into());
+        }
+        let cluster = site.cluster.metadata.name.to_string();
+        let own = vault.node_api(&cluster, "bramble", Vec::new(), now, LIFE)?;
+        let credentials =
+            Credentials { certificate: own.certificate, key: own.key, authorities: own.authorities };
+        let lab = if lab { Some(super::lab::open(settings)?) } else { None };
+        Ok(Way { lab, credentials })
+    }
+
+    async fn to(&self, site: &Site, name: &str) -> Result<NodeClient<Channel>, Problem> {
+        site.known(name)?;
+        let node = site.cluster.effective_nodes().into_iter().find(|node| node.name == name);
+        let node = node.ok_or_else(|| Failure::bug(format!("{name} is not in the file")))?;
+        let address = match &self.lab {
+            Some(lab) => format!("127.0.0.1:{}", super::lab::forward(lab, name, PORT)?),
+            None => format!("{}:{PORT}", node.address),
+        };
+        let connected = connect(name, &address, &self.credentials).await;
+        Ok(connected.map_err(|e| {
+            Failure::retry(format!("cannot ask {name}")).source(e).hint(match self.lab {
+                Some(_) => "`bramble lab status` shows which machines are on",
+                None => "is it on, and is this computer in its network?",
+            })
+        })?)
+    }
+}
