@@ -62,6 +62,7 @@ ready() { # ready DATASTORE
   check "dpkg --audit is silent" "" "$(guest dpkg --audit || echo failed)"
   rss=$(guest 'grep VmRSS /proc/$(systemctl show -p MainPID --value bramble-agent)/status' | awk '{print $2}')
   if [ -n "$rss" ] && [ "$rss" -le 8192 ]; then ok "the agent's resident memory: $rss KiB"; else bad "the agent's resident memory: '$rss' KiB, at most 8192"; fi
+  check "iscsid and rpcbind are off unless used" "inactive inactive" "$(guest 'systemctl is-active iscsid rpcbind | xargs' || true)"
   check "the machine answers by itself" n1 "$(bramble node --lab status -o name)"
   check "and says that it is ready" ready "$(bramble node --lab status -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["stage"])')"
   if [ "$(bramble node --lab logs n1 --unit kubelet --lines 5 | grep -c .)" -ge 5 ]; then ok "and hands out its journal"; else bad "no journal over the node API"; fi
@@ -212,7 +213,6 @@ roles() {
   check "which does not run where nobody asked" inactive "$(guest systemctl is-active prometheus-node-exporter || true)"
   check "m1: failed units" "" "$(on m1 systemctl --failed --no-legend || true)"
 
-  check "iscsid is off unless used" inactive "$(guest systemctl is-active iscsid || true)"
   on m1 'systemctl start tgt; truncate -s 64M /var/mnt/disk.img
     tgtadm --lld iscsi --op new --mode target --tid 1 -T iqn.2026-01.arpa.home:disk
     tgtadm --lld iscsi --op new --mode logicalunit --tid 1 --lun 1 -b /var/mnt/disk.img
@@ -225,7 +225,6 @@ roles() {
       mkdir -p /var/mnt/iscsi && mount $disk /var/mnt/iscsi && echo over-iscsi >/var/mnt/iscsi/word && umount /var/mnt/iscsi &&
       mount $disk /var/mnt/iscsi && cat /var/mnt/iscsi/word; umount /var/mnt/iscsi; iscsiadm -m node --logout >/dev/null' || true)"
 
-  check "rpcbind is off unless used" inactive "$(guest systemctl is-active rpcbind || true)"
   on m1 'mkdir -p /var/mnt/share && echo over-nfs >/var/mnt/share/word && systemctl start nfs-server &&
     exportfs -i -o rw,no_root_squash,no_subtree_check 192.168.1.0/24:/var/mnt/share' || true
   check "what the share holds is there over NFS" over-nfs \

@@ -13,6 +13,7 @@ mod etc;
 #[cfg(test)]
 mod fixture;
 mod init;
+mod power;
 mod refused;
 mod tree;
 mod update;

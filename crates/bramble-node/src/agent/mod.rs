@@ -13,7 +13,7 @@ mod watch;
 use crate::console;
 use crate::init::parse_document;
 use crate::refused::{At, Refused, line};
-use crate::{clock, durable, say, update};
+use crate::{clock, durable, power, say, update};
 pub use await_api::run as await_api;
 use bramble_api::document::MachineDocument;
 use bramble_api::manifest::Manifest;
@@ -70,7 +70,7 @@ fn load() -> Result<(MachineDocument, Manifest), Unusable> {
 
 /// Moves the pods of a worker away, as [`drain::drain`]. Of a machine that is none, and of one without an API, nothing is
 /// asked.
-pub fn move_pods_away(document: &MachineDocument, limit: Duration) -> Result<Vec<String>, String> {
+fn move_pods_away(document: &MachineDocument, limit: Duration) -> Result<Vec<String>, String> {
     match &document.kubernetes {
         Some(kubernetes) if document.machine.role == Role::Worker => {
             let api = api::Api::of(kubernetes, &document.machine.incarnation)?;
@@ -89,7 +89,7 @@ fn retire(document: &MachineDocument, by: u32) {
         document.machine.name
     ));
     match durable::replace(Path::new(path::REPLACED), document.machine.incarnation.as_bytes()) {
-        Ok(()) => update::restart(),
+        Ok(()) => power::restart(),
         // Without the word on disk the restart would end here again and again.
         Err(refused) => console::note(&line(&refused)),
     }
@@ -117,7 +117,7 @@ fn watch(document: &MachineDocument, manifest: &Manifest) -> ExitCode {
     let started = Instant::now();
     let mut clock_saved: Option<Instant> = None;
     let mut written: Option<(Watch, update::Status)> = None;
-    let updates = update::start(document, manifest);
+    let updates = update::start(document, manifest, move_pods_away);
     let board = rpc::start(document, manifest, updates.clone());
     let (mut since, mut explain) = (Instant::now(), EXPLAIN);
     notify::send("READY=1");

@@ -9,6 +9,7 @@ mod flag;
 mod http;
 mod source;
 
+use crate::power::restart;
 use crate::refused::{Refused, line};
 use crate::{clock, console};
 use bramble_api::document::MachineDocument;
@@ -38,8 +39,6 @@ use std::time::{Duration, Instant};
 const BEAT: Duration = Duration::from_secs(2);
 /// The statement of keys that was believed last.
 const KEYS: &str = "/data/bramble/release-keys";
-/// A restart that systemd does not get done in so long is done without it.
-const RESTART: Duration = Duration::from_secs(180);
 /// Bytes that come between two words on the console.
 const TELL: u64 = 64 << 20;
 
@@ -231,14 +230,17 @@ enum NoUpdates {
     Firmware(#[from] Box<bramble_upgrade::media::Refusal>),
 }
 
+/// Moves the machine's pods away, within so long. Gives what stayed, one line each.
+pub type Mover = fn(&MachineDocument, Duration) -> Result<Vec<String>, String>;
+
 /// Starts the thread. A machine whose disk cannot be updated says so once, and goes on without.
-pub fn start(document: &MachineDocument, manifest: &Manifest) -> Shared {
+pub fn start(document: &MachineDocument, manifest: &Manifest, mover: Mover) -> Shared {
     let shared = Shared::default();
     shared.slate().hold =
         std::fs::read_to_string(path::HOLD).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
     let (document, manifest, to) = (document.clone(), manifest.clone(), shared.clone());
     let spawned = std::thread::Builder::new().name("update".into()).spawn(move || {
-        let ended = run(document, manifest, &to);
+        let ended = run(document, manifest, mover, &to);
         to.slate().settled = true;
         if let Err(why) = ended {
             to.doing("off");
@@ -251,7 +253,12 @@ pub fn start(document: &MachineDocument, manifest: &Manifest) -> Shared {
     shared
 }
 
-fn run(document: MachineDocument, manifest: Manifest, shared: &Shared) -> Result<(), NoUpdates> {
+fn run(
+    document: MachineDocument,
+    manifest: Manifest,
+    mover: Mover,
+    shared: &Shared,
+) -> Result<(), NoUpdates> {
     let boot = std::fs::read(path::BOOT).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let boot: Boot = boot.ok_or(NoUpdates::Unreadable(path::BOOT))?;
     let json = std::fs::read(path::MANIFEST).map_err(|_| NoUpdates::Unreadable(path::MANIFEST))?;
@@ -278,7 +285,7 @@ fn run(document: MachineDocument, manifest: Manifest, shared: &Shared) -> Result
         let tries = tried.tries;
         shared.fault(format!("release {} is not kept: {last}; tries: {tries}", tried.version));
     }
-    let mut updater = Updater { own, engine, shared, client: Client::default() };
+    let mut updater = Updater { own, mover, engine, shared, client: Client::default() };
     match now {
         Now::Trial => updater.trial()?,
         Now::Settled => updater.dismiss_guard(),
@@ -299,6 +306,7 @@ where
 
 struct Updater<'s> {
     own: Own,
+    mover: Mover,
     engine: Engine<Devices, Flag>,
     shared: &'s Shared,
     client: Client,
@@ -480,7 +488,7 @@ impl Updater<'_> {
         let limit = self.own.document.system.updates.as_ref().map_or(0, |updates| updates.drain_timeout);
         self.shared.slate().settled = false;
         self.shared.doing(format!("moving pods away before release {version}"));
-        let told = match crate::agent::move_pods_away(&self.own.document, Duration::from_secs(limit)) {
+        let told = match (self.mover)(&self.own.document, Duration::from_secs(limit)) {
             Ok(left) if left.is_empty() => return,
             Ok(left) => format!("after {limit} s: {}", left.join(", ")),
             Err(why) => why,
@@ -608,17 +616,4 @@ fn local_time() -> Option<Local> {
     let mut words = text.split_whitespace().map(|word| word.parse::<u16>().ok());
     let (day, hour, minute) = (words.next()??, words.next()??, words.next()??);
     Some(Local { day: u8::try_from(day.checked_sub(1)?).ok()?, minute: hour * 60 + minute })
-}
-
-/// Restarts the machine: cleanly, and if that hangs without asking anybody. Never comes back.
-pub fn restart() -> ! {
-    for arguments in [&["reboot"][..], &["reboot", "--force"], &["reboot", "--force", "--force"]] {
-        if let Err(error) = Command::new("systemctl").args(arguments).status() {
-            console::note(&format!("update: cannot run systemctl: {error}"));
-        }
-        std::thread::sleep(RESTART);
-    }
-    loop {
-        std::thread::sleep(RESTART);
-    }
 }
