@@ -12,4 +12,6 @@ pub mod manifest;
 pub mod names;
 pub mod plan;
 pub mod release;
+pub mod site;
 pub mod stage;
+pub mod window;

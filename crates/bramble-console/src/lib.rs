@@ -7,6 +7,7 @@
 mod diagnostic;
 mod exit;
 mod progress;
+pub mod site;
 mod table;
 
 pub use exit::Exit;
@@ -100,6 +101,19 @@ pub fn warning(text: &str) {
 pub fn diagnostics(name: &str, source: &str, list: &[bramble_spec::Diagnostic]) {
     for one in list {
         anstream::eprintln!("{}\n", diagnostic::render(name, source, one));
+    }
+}
+
+/// Text without colour.
+pub fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+/// Columns of the terminal on standard output; 80 where there is none.
+pub fn width() -> usize {
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_col >= 40 => usize::from(size.ws_col),
+        _ => 80,
     }
 }
 

@@ -9,6 +9,7 @@ mod document;
 mod lint;
 mod packages;
 mod plan;
+pub mod site;
 mod wanted;
 
 pub use allocate::{AllocateError, allocate};

@@ -1,4 +1,4 @@
-//! A machine as a model, to be cut off at every write.
+//! A machine as a model, to be cut off at every write; and a house of them, to be planned for.
 //!
 //! The order of writes under test is the agent's own ([`bramble_upgrade::engine`]), and so are its states; the firmware
 //! is `bramble-disk`'s model. Here are the rest of the machine and the cuts:
@@ -9,9 +9,12 @@
 //! - [`start`]: what the machine starts: firmware's model, then what pid 1 would check;
 //! - [`life`]: a machine that takes releases, good ones and bad ones, to the end;
 //! - [`crash`]: every state that a cut may leave of a life, and what becomes of it.
+//!
+//! - [`house`]: machines, an API server, a clock and faults, for plans of the whole site.
 
 pub mod crash;
 pub mod disk;
+pub mod house;
 pub mod life;
 pub mod machine;
 pub mod site;

@@ -28,6 +28,31 @@ const LINES: [Line; 3] = [
 /// The newest patch of each line that was known when this was written; hops go through them.
 const NEWEST: [(u16, u16); 3] = [(12, 11), (13, 9), (14, 1)];
 
+/// A line of Talos releases, for whoever plans a way through several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownLine {
+    /// Its minor.
+    pub minor: u16,
+    /// The newest patch that was known when this was written.
+    pub newest: u16,
+    /// The oldest minor that it upgrades from.
+    pub upgrades_from: u16,
+    /// Minors of Kubernetes 1 that it runs, first and last.
+    pub kubernetes: (u16, u16),
+}
+
+/// Every line of the table, oldest first.
+pub fn lines() -> Vec<KnownLine> {
+    let newest = |minor| NEWEST.iter().find(|(m, _)| *m == minor).map_or(0, |(_, patch)| *patch);
+    let known = |line: &Line| KnownLine {
+        minor: line.minor,
+        newest: newest(line.minor),
+        upgrades_from: line.upgrades_from,
+        kubernetes: line.kubernetes,
+    };
+    LINES.iter().map(known).collect()
+}
+
 impl Release {
     /// The line that a release belongs to; `None` for one that is not served.
     pub fn of(version: &Version) -> Option<Release> {

@@ -7,6 +7,7 @@
 //! - [`verity`]: a hash tree checked in one pass.
 //! - [`gate`]: whether a trial is good.
 //! - [`when`]: when a machine may look, write and restart.
+//! - [`rollout`]: what is done next to one machine of a roll-out over the site.
 //! - [`reason`]: the stable words for why a release was not written or not kept.
 //!
 //! Whether a release is for this machine at all, and who signed it, is said by `bramble_api`.
@@ -18,6 +19,7 @@ pub mod gate;
 pub mod journal;
 pub mod media;
 pub mod reason;
+pub mod rollout;
 pub mod state;
 pub mod verity;
 pub mod when;

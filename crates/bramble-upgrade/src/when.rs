@@ -5,6 +5,7 @@ use crate::reason::Reason;
 use crate::state::Verdict;
 use bramble_api::document::Window;
 use bramble_api::names::Role;
+pub use bramble_api::window::Local;
 use std::fmt;
 
 /// Between two looks at the source.
@@ -27,24 +28,9 @@ pub fn interval(seed: u64, faults: u32) -> u64 {
     base + mixed % (base / JITTER + 1)
 }
 
-/// A local time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Local {
-    /// Monday is 0.
-    pub day: u8,
-    /// Minute of the day.
-    pub minute: u16,
-}
-
 /// Whether a window is open.
 pub fn is_open(window: &Window, now: Local) -> bool {
-    let opens_on = |day: u8| window.days.is_empty() || window.days.contains(&day);
-    if window.from < window.to {
-        return opens_on(now.day) && (window.from..window.to).contains(&now.minute);
-    }
-    // Over midnight: the later part belongs to the day on which it opened.
-    (opens_on(now.day) && now.minute >= window.from)
-        || (opens_on((now.day + 6) % 7) && now.minute < window.to)
+    window.is_open(now)
 }
 
 /// A version of Kubernetes: `v1.36.3`, `v1.36.4+k3s1`. What follows the patch does not order.

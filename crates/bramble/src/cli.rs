@@ -280,6 +280,19 @@ pub struct Plan {
     /// Plan for the lab instead of a build.
     #[arg(long)]
     pub lab: bool,
+    /// Plan for the whole site, from what was seen of it: a file of facts in JSON.
+    #[arg(long, value_name = "FILE", conflicts_with = "lab")]
+    pub inventory: Option<PathBuf>,
+    /// Permit for one machine what is never done by itself (repeatable): wipe, remove, outage, without, evict, found;
+    /// takeover=WHO.
+    #[arg(long, value_name = "WHAT=NODE", requires = "inventory")]
+    pub allow: Vec<String>,
+    /// Do not wait for windows.
+    #[arg(long, requires = "inventory")]
+    pub now: bool,
+    /// Only for this machine (repeatable).
+    #[arg(long = "node", value_name = "NODE", requires = "inventory")]
+    pub nodes: Vec<String>,
     /// In what form.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -87,7 +87,15 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     (
         "bramble-sim",
         9,
-        &["bramble-api", "bramble-disk", "bramble-fat", "bramble-partition", "bramble-upgrade"],
+        &[
+            "bramble-api",
+            "bramble-console",
+            "bramble-disk",
+            "bramble-fat",
+            "bramble-partition",
+            "bramble-plan",
+            "bramble-upgrade",
+        ],
     ),
     ("xtask", 9, &[]),
 ];

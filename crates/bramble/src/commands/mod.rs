@@ -14,6 +14,7 @@ pub(crate) mod lab;
 mod network;
 mod node;
 mod plan;
+mod plan_site;
 mod release;
 mod render;
 mod secrets;

@@ -8,9 +8,12 @@ use bramble_api::plan::Plan;
 use bramble_console::Exit;
 use bramble_plan::{Inventory, Purpose};
 
-/// Shows the plan of a build, or of the lab.
+/// Shows the plan of a build, of the lab, or of the whole site.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Problem> {
     let site = Site::load(settings)?;
+    if let Some(file) = &args.inventory {
+        return super::plan_site::run(args, file, &site);
+    }
     let purpose = if args.lab {
         Purpose::LabUp { nodes: vec![] }
     } else {
