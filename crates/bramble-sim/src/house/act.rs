@@ -88,6 +88,12 @@ impl House {
             Act::Replace { .. } | Act::Remove { .. } => {
                 (machine.joined, machine.voter) = (false, false);
                 (machine.cordon, machine.pods) = (Cordon::None, 0);
+                // The lock has the number of the next card from here on.
+                if let Act::Replace { to, .. } = step.act
+                    && let Some(node) = self.wanted.nodes.iter_mut().find(|n| n.name == step.node)
+                {
+                    node.incarnation = to;
+                }
             }
             Act::Reset => {
                 machine.identity = Identity::Absent;
@@ -103,7 +109,10 @@ impl House {
     pub fn card(&mut self, name: &str) {
         let Some(node) = self.wanted.nodes.iter_mut().find(|n| n.name == name) else { return };
         let before = self.machines.get(name);
-        if before.is_some_and(|m| matches!(m.identity, Identity::Ours { .. })) {
+        let last = node.incarnation;
+        if before
+            .is_some_and(|m| matches!(m.identity, Identity::Ours { incarnation, .. } if incarnation >= last))
+        {
             node.incarnation += 1;
         }
         let node = node.clone();
@@ -149,6 +158,8 @@ impl House {
             .iter()
             .filter(|(name, m)| **name != step.node && m.joined && m.on && !m.asleep && !self.is_ready(name))
             .map(|(name, _)| name)
+            // One that leaves is nobody's to wait for.
+            .filter(|name| self.wanted.node(name).is_some())
             .filter(|name| !self.permits(&Permission::Without((*name).clone())))
             .collect();
         // What leaves for good, or gets another card, does so at a person's word.

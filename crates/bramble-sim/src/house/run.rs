@@ -85,6 +85,9 @@ impl Run<'_> {
                 .filter(|h| h.node == step.node)
                 .flat_map(|h| h.waiting.iter().map(ToString::to_string))
                 .collect();
+            if fresh.steps.iter().any(|s| s.node == step.node) {
+                return End::Stopped("another plan would be made now: run it again".to_string());
+            }
             return if held.is_empty() { End::Unchanged } else { End::Stopped(held.join("; ")) };
         }
         let work = Work {
