@@ -167,7 +167,7 @@ replaced() {
   check "the cluster knows the card" 1 "$(kubectl_in_lab get node n2 -o 'jsonpath={.metadata.annotations.bramble\.home\.arpa/card}')"
   # Its power goes, and the card is never seen again; here it is put aside.
   bramble lab kill n2
-  rm -rf old && mkdir old && cp -r .bramble/lab/machines/n2 old/machine && cp -r .bramble/lab/bases/n2 old/base
+  rm -rf old && mkdir old && cp -a .bramble/lab/machines/n2 old/machine && cp -a .bramble/lab/bases/n2 old/base
   bramble lab flash n2
   up "n2 is Ready on another card, and nobody touched the cluster" || return 0
   check "the same host key" "$key" "$(on n2 cat /etc/ssh/ssh_host_ed25519_key.pub)"
