@@ -5,9 +5,11 @@
 //! and from a secrets bundle in Talos' own format ([`Bundle`]). What is not ours passes through as it was written
 //! ([`yaml`]): a new Talos must not break us on its first day.
 
+pub mod apply;
 pub mod bundle;
 pub mod config;
 pub mod difference;
+pub mod machine;
 pub mod patch;
 pub mod pki;
 pub mod schematic;

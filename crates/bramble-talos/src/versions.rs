@@ -163,15 +163,82 @@ pub fn kubernetes_hops(
         return Err(NoWay::Back { from: from.to_string(), to: to.to_string() });
     }
     runs(talos, to)?;
-    if number(from) == number(to) {
-        return Ok(Vec::new());
+    Ok(steps(from, to, patches))
+}
+
+/// What a machine runs: its Talos and its Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runs {
+    /// Talos.
+    pub talos: Version,
+    /// Kubernetes.
+    pub kubernetes: Version,
+}
+
+/// One upgrade of a way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// Of Talos, to this release.
+    Talos(Version),
+    /// Of Kubernetes, to this release.
+    Kubernetes(Version),
+}
+
+/// The upgrades from what runs to what is wanted, in their order. Kubernetes goes no further than a Talos on the way
+/// needs before that Talos comes; the rest of it comes last. `patches` as in [`kubernetes_hops`].
+///
+/// # Errors
+/// Ways back, releases that are not in the table, and a pair that does not go together at its end.
+pub fn way(from: &Runs, to: &Runs, patches: &dyn Fn(u16) -> Option<u16>) -> Result<Vec<Hop>, NoWay> {
+    let unknown = |talos: &Version| NoWay::Unknown { from: from.talos.to_string(), to: talos.to_string() };
+    let range = |talos: &Version| {
+        let line = LINES.iter().find(|line| talos.major == 1 && line.minor == talos.minor);
+        line.map(|line| line.kubernetes).ok_or_else(|| unknown(talos))
+    };
+    let (mut hops, mut now) = (Vec::new(), from.kubernetes.clone());
+    let mut running = from.talos.clone();
+    for hop in talos_hops(&from.talos, &to.talos)? {
+        let (first, _) = range(&hop)?;
+        if now.minor < first {
+            // The Talos before must run it too, for as long as it is the Talos.
+            let patch = patches(first).unwrap_or(0);
+            let needed = Version { major: 1, minor: first, patch, ..now.clone() };
+            // A Talos that is older than the table is believed to run what its successor begins with.
+            if let Ok(range) = range(&running) {
+                within(&running, range, &needed)?;
+            }
+            hops.extend(steps(&now, &needed, patches).into_iter().map(Hop::Kubernetes));
+            now = needed;
+        }
+        hops.push(Hop::Talos(hop.clone()));
+        running = hop;
+    }
+    within(&to.talos, range(&to.talos)?, &to.kubernetes)?;
+    let number = |v: &Version| (v.major, v.minor, v.patch);
+    if number(&now) > number(&to.kubernetes) {
+        return Err(NoWay::Back { from: now.to_string(), to: to.kubernetes.to_string() });
+    }
+    hops.extend(steps(&now, &to.kubernetes, patches).into_iter().map(Hop::Kubernetes));
+    Ok(hops)
+}
+
+/// Every minor between, and the last itself; none when it is there.
+fn steps(from: &Version, to: &Version, patches: &dyn Fn(u16) -> Option<u16>) -> Vec<Version> {
+    if (from.major, from.minor, from.patch) == (to.major, to.minor, to.patch) {
+        return Vec::new();
     }
     let between = from.minor + 1..to.minor;
-    let mut hops: Vec<Version> = between
-        .map(|minor| Version { major: 1, minor, patch: patches(minor).unwrap_or(0), ..to.clone() })
-        .collect();
-    hops.push(to.clone());
-    Ok(hops)
+    let patched = |minor| Version { major: 1, minor, patch: patches(minor).unwrap_or(0), ..to.clone() };
+    between.map(patched).chain([to.clone()]).collect()
+}
+
+/// That a Kubernetes is one of those that a Talos runs.
+fn within(talos: &Version, (first, last): (u16, u16), kubernetes: &Version) -> Result<(), NoWay> {
+    if kubernetes.major == 1 && (first..=last).contains(&kubernetes.minor) {
+        return Ok(());
+    }
+    let talos = format!("{}.{}", talos.major, talos.minor);
+    Err(NoWay::Kubernetes { talos, kubernetes: kubernetes.to_string(), first, last })
 }
 
 /// Whether a Talos runs a Kubernetes.
@@ -211,6 +278,40 @@ mod tests {
         assert_eq!(hops("v1.10.0", "v1.13.9"), "no way to v1.13.9 from v1.10.0 is known");
         assert_eq!(hops("v1.14.0", "v1.15.0"), "no way to v1.15.0 from v1.14.0 is known");
         assert!(hops("v1.14.0", "v1.13.9").contains("newer"));
+    }
+
+    #[test]
+    fn kubernetes_goes_along_as_far_as_talos_needs_it_to() {
+        let runs = |text: &str| {
+            let (talos, kubernetes) = text.split_once(' ').unwrap();
+            Runs { talos: v(talos), kubernetes: v(kubernetes) }
+        };
+        let all = |from: &str, to: &str| {
+            let patch = |minor| (minor == 31).then_some(9);
+            let hop = |hop: &Hop| match hop {
+                Hop::Talos(version) => format!("talos {version}"),
+                Hop::Kubernetes(version) => format!("kubernetes {version}"),
+            };
+            match way(&runs(from), &runs(to), &patch) {
+                Ok(hops) => hops.iter().map(hop).collect::<Vec<_>>().join(", "),
+                Err(error) => error.to_string(),
+            }
+        };
+        assert_eq!(all("v1.14.1 v1.36.3", "v1.14.1 v1.36.3"), "");
+        assert_eq!(all("v1.13.9 v1.36.1", "v1.14.1 v1.37.0"), "talos v1.14.1, kubernetes v1.37.0");
+        assert_eq!(
+            all("v1.12.0 v1.30.4", "v1.14.1 v1.33.2"),
+            "kubernetes v1.31.9, talos v1.13.9, kubernetes v1.32.0, talos v1.14.1, kubernetes v1.33.2"
+        );
+        // Older than the table: nothing is known of what it runs, and the way goes on.
+        assert_eq!(all("v1.11.0 v1.29.0", "v1.12.11 v1.30.0"), "kubernetes v1.30.0, talos v1.12.11");
+        assert_eq!(
+            all("v1.13.9 v1.36.1", "v1.13.9 v1.37.0"),
+            "Talos 1.13 runs Kubernetes 1.31 to 1.36, not v1.37.0"
+        );
+        assert!(all("v1.14.1 v1.37.0", "v1.14.1 v1.36.3").contains("newer"));
+        assert!(all("v1.14.1 v1.37.0", "v1.13.9 v1.36.3").contains("newer"));
+        assert!(all("v1.12.0 v1.30.0", "v1.14.1 v1.31.0").contains("not v1.31.0"));
     }
 
     #[test]
