@@ -130,6 +130,13 @@ impl Shared {
         self.slate().hold
     }
 
+    /// Whether somebody asked for a look, and until when there is a hold. One lock for both: a second one in the same
+    /// statement would wait for the first for ever.
+    fn wishes(&self) -> (bool, u64) {
+        let slate = self.slate();
+        (slate.asked, slate.hold)
+    }
+
     fn slate(&self) -> std::sync::MutexGuard<'_, Slate> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -554,7 +561,7 @@ impl Updater<'_> {
         let version = |kubernetes: &bramble_api::manifest::Kubernetes| Kubernetes::parse(&kubernetes.version);
         let api = self.shared.seen().and_then(|seen| seen.api_version);
         let now = clock::now();
-        let (asked, held) = (self.shared.slate().asked, self.shared.held());
+        let (asked, held) = self.shared.wishes();
         Facts {
             role: self.own.document.machine.role,
             offered: offered.manifest.kubernetes.as_ref().and_then(version),
@@ -616,4 +623,19 @@ fn local_time() -> Option<Local> {
     let mut words = text.split_whitespace().map(|word| word.parse::<u16>().ok());
     let (day, hour, minute) = (words.next()??, words.next()??, words.next()??);
     Some(Local { day: u8::try_from(day.checked_sub(1)?).ok()?, minute: hour * 60 + minute })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_wish_is_heard_and_wakes_who_rests() {
+        let shared = Shared::default();
+        assert_eq!(shared.wishes(), (false, 0));
+        assert_eq!(shared.ask(), "");
+        // Asked already: no rest at all.
+        shared.rest(Duration::from_secs(3600));
+        assert_eq!(shared.wishes(), (true, shared.held()));
+    }
 }
