@@ -338,18 +338,22 @@ publish() {
   grep -o 'from [0-9]*: .* on the wire' release-$version.log | head -n 1 || true
 }
 
+# offer: serves the lab's releases, none at first, and sets `server` and `port`
+offer() {
+  rm -rf .bramble/lab/public
+  mkdir -p .bramble/lab/public
+  bramble serve .bramble/lab/public --listen 127.0.0.1:0 >serve.log 2>&1 &
+  server=$!
+  port=$(for try in $(seq 50); do sed -n 's|.*http://127.0.0.1:\([0-9]*\)/.*|\1|p' serve.log; sleep 0.1; done | head -n 1)
+}
+
 upgrade() { # upgrade [good|all]
   printf '\n-- a release that is published%s\n' "$([ "${1:-}" = good ] || echo ', and bad ones')"
   prepare upgrade lab-amd64 etcd
   sed -i 's|^  os:|  os:\n    updates: { source: "https://updates.home.arpa/" }\n    kernelArgs: [bramble.test=1]|' bramble.yaml
   bramble check
   bramble lab down --destroy >/dev/null 2>&1 || true
-  rm -rf .bramble/lab/public
-  mkdir -p .bramble/lab/public
-  bramble serve .bramble/lab/public --listen 127.0.0.1:0 >serve.log 2>&1 &
-  server=$!
-  local port
-  port=$(for try in $(seq 50); do sed -n 's|.*http://127.0.0.1:\([0-9]*\)/.*|\1|p' serve.log; sleep 0.1; done | head -n 1)
+  offer
   up "release 1 is Ready" --updates "$port" || return 0
   check "release 1 runs" "1 a" "$(runs)"
   publish 1 || return 0
@@ -399,12 +403,7 @@ drained() {
   sed -i 's|^  os:|  os:\n    kernelArgs: [bramble.test=1]|' bramble.yaml
   bramble check
   bramble lab down --destroy >/dev/null 2>&1 || true
-  rm -rf .bramble/lab/public
-  mkdir -p .bramble/lab/public
-  bramble serve .bramble/lab/public --listen 127.0.0.1:0 >serve.log 2>&1 &
-  server=$!
-  local port
-  port=$(for try in $(seq 50); do sed -n 's|.*http://127.0.0.1:\([0-9]*\)/.*|\1|p' serve.log; sleep 0.1; done | head -n 1)
+  offer
   up "both nodes are Ready" --updates "$port" || return 0
   publish 1 || return 0
   kubectl_in_lab wait --for=create serviceaccount/default --timeout=600s >/dev/null || bad "the default service account"
@@ -440,7 +439,7 @@ YAML
   bramble lab down
 }
 
-server=
+server= port=
 trap '[ -z "$server" ] || kill "$server" 2>/dev/null; labs_down' EXIT
 [ $# -gt 0 ] || set -- cuts sqlite update
 for one in "$@"; do

@@ -17,7 +17,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/bramble
 stranger=65534
 
 # A place that the stranger may enter, with a project whose name is awkward, and a cache and a tool of its own.
-place=$(mktemp -d)
+place=$(mktemp -d /var/tmp/bramble.XXXXXX)
 trap 'rm -rf "$place"' EXIT
 chmod 755 "$place"
 mkdir -p "$place/tool" "$place/somebody's home/cache" "$work"

@@ -34,6 +34,13 @@ fi
 if ! command -v cargo >/dev/null 2>&1; then missing+=(rustup); fi
 if ! command -v go >/dev/null 2>&1; then missing+=(golang-go); fi
 
+# Compiled tests, Kubernetes' build, images and disks of machines: a full disk would show as something else, an hour in.
+room=$(df --output=avail -B1G . | tail -n 1)
+if [ "$purpose" = test ] && [ "$room" -lt 20 ]; then
+  echo "setup: $room GB are free here, the tests need 20" >&2
+  exit 1
+fi
+
 if [ ${#missing[@]} -gt 0 ]; then
   if ! command -v apt-get >/dev/null 2>&1; then
     echo "setup: please install: ${missing[*]} (this script knows apt only)" >&2

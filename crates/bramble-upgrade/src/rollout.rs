@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-/// Seconds until a machine that was restarted counts as not coming back. A Pi 3 with a slow card and a file system to check
-/// was seen to need eight minutes.
+/// Seconds until a machine that was restarted counts as not coming back: long enough for a slow card with a file system to
+/// check. Not measured on a board.
 pub const READY_DEADLINE: u64 = 900;
 
 /// What is to be done to a machine.

@@ -67,9 +67,15 @@ pub fn start(document: &MachineDocument, manifest: &Manifest, updates: update::S
         };
         // Every address: the stated one may not be there yet, and who asks is known by a certificate.
         let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+        let mut said = String::new();
         loop {
             if let Err(error) = runtime.block_on(bramble_rpc::serve(machine.clone(), address, &credentials)) {
-                console::note(&format!("node API: {}", line(&error)));
+                let why = line(&error);
+                // Once for each reason: it is tried again for as long as the machine runs.
+                if why != said {
+                    console::note(&format!("node API: {why}"));
+                    said = why;
+                }
             }
             std::thread::sleep(AGAIN);
         }

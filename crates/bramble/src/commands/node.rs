@@ -87,19 +87,19 @@ async fn status(site: &Site, way: &Way, names: &[String], output: Output) -> Res
     for name in names {
         site.known(name)?;
     }
-    let mut answers: Vec<Answer> = Vec::new();
+    // Side by side: machines that are off cost one wait, not one each.
+    let mut asked = Vec::new();
     for node in site.cluster.effective_nodes() {
         if !names.is_empty() && !names.contains(&node.name) {
             continue;
         }
-        let asked = async {
-            let mut client = way.to(site, &node.name).await.map_err(why)?;
-            let reply = client.status(StatusRequest {}).await;
-            Ok(reply.map_err(|e| e.message().to_string())?.into_inner())
-        };
-        let answer = tokio::time::timeout(ANSWER, asked).await;
-        let answer = answer.unwrap_or_else(|_| Err(format!("no answer in {} s", ANSWER.as_secs())));
-        answers.push((node, answer));
+        let (name, credentials) = (node.name.clone(), way.credentials.clone());
+        let place = way.place(&node).map_err(why);
+        asked.push((node, tokio::spawn(async move { ask(&name, place?, &credentials).await })));
+    }
+    let mut answers: Vec<Answer> = Vec::new();
+    for (node, answer) in asked {
+        answers.push((node, answer.await.unwrap_or_else(|e| Err(e.to_string()))));
     }
     let silent = answers.iter().any(|(_, answer)| answer.is_err());
     match output {
@@ -112,6 +112,17 @@ async fn status(site: &Site, way: &Way, names: &[String], output: Output) -> Res
         }
     }
     Ok(if silent { Exit::Retry } else { Exit::Done })
+}
+
+/// One machine's status.
+async fn ask(name: &str, place: String, credentials: &Credentials) -> Result<StatusReply, String> {
+    let asked = async {
+        let mut client = connect(name, &place, credentials).await.map_err(|e| e.to_string())?;
+        let reply = client.status(StatusRequest {}).await;
+        Ok(reply.map_err(|e| e.message().to_string())?.into_inner())
+    };
+    let answer = tokio::time::timeout(ANSWER, asked).await;
+    answer.unwrap_or_else(|_| Err(format!("no answer in {} s", ANSWER.as_secs())))
 }
 
 /// A problem in a table's cell.
@@ -210,15 +221,19 @@ impl Way {
         Ok(Way { lab, credentials })
     }
 
+    /// Where a machine's API is reached from this computer.
+    fn place(&self, node: &EffectiveNode) -> Result<String, Problem> {
+        Ok(match &self.lab {
+            Some(lab) => format!("127.0.0.1:{}", super::lab::forward(lab, &node.name, PORT)?),
+            None => format!("{}:{PORT}", node.address),
+        })
+    }
+
     async fn to(&self, site: &Site, name: &str) -> Result<NodeClient<Channel>, Problem> {
         site.known(name)?;
         let node = site.cluster.effective_nodes().into_iter().find(|node| node.name == name);
         let node = node.ok_or_else(|| Failure::bug(format!("{name} is not in the file")))?;
-        let address = match &self.lab {
-            Some(lab) => format!("127.0.0.1:{}", super::lab::forward(lab, name, PORT)?),
-            None => format!("{}:{PORT}", node.address),
-        };
-        let connected = connect(name, &address, &self.credentials).await;
+        let connected = connect(name, &self.place(&node)?, &self.credentials).await;
         Ok(connected.map_err(|e| {
             Failure::retry(format!("cannot ask {name}")).source(e).hint(match self.lab {
                 Some(_) => "`bramble lab status` shows which machines are on",
