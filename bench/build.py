@@ -98,10 +98,11 @@ def sizes(project):
 
 def peer_command(project):
     """mmdebstrap's command line, with TREE where the archive goes; or why there is none."""
-    missing = [p for p in ("mmdebstrap", "dpkg-deb") if not shutil.which(p)]
+    foreign = project.arch != measure.output(["dpkg", "--print-architecture"])
+    programs = ("mmdebstrap", "dpkg-deb", *(["arch-test"] if foreign else []))
+    missing = [p for p in programs if not shutil.which(p)]
     if missing:
         return f"{', '.join(missing)} is not installed"
-    foreign = project.arch != measure.output(["dpkg", "--print-architecture"])
     if foreign and not emulated(project.arch):
         return (f"this computer does not run {project.arch} programs; "
                 "try: apt-get install qemu-user-static binfmt-support")

@@ -46,3 +46,4 @@ if [ "${1:-}" = --fakes-only ]; then
 fi
 export BRAMBLE_JUDGES=$judges BRAMBLE_TALOS_FAKES=$fakes
 cargo test --quiet -p bramble-talos --test conformance --test machine -- --ignored --nocapture "$@"
+cargo test --quiet -p bramble --test apply -- --ignored --nocapture "$@"

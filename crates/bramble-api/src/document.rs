@@ -21,6 +21,7 @@ use crate::layout::{BLOCK, IDENTITY_MAGIC, IDENTITY_SIZE};
 use crate::names::{Arch, Board, Role};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -422,6 +423,35 @@ impl MachineDocument {
     /// The architecture of the machine.
     pub fn arch(&self) -> Arch {
         self.machine.board.arch()
+    }
+
+    /// Digest of what the file says of the machine, hexadecimal SHA-256: two editions that say the same have the same.
+    ///
+    /// Left out are what each card or edition has anew (certificates, kubeconfigs, numbers), what is a difference of its own
+    /// (labels, taints, the version of Kubernetes, which a release brings), the names of other machines, which a machine learns
+    /// with its next document and does not restart for, and secrets: whoever sees the digest must not be able to try
+    /// passphrases. So another passphrase alone does not change it.
+    pub fn settings(&self) -> String {
+        let mut plain = self.clone();
+        let Machine { incarnation, card, generation, issued_at, keep_data, .. } = &mut plain.machine;
+        incarnation.clear();
+        (*card, *generation, *issued_at, *keep_data) = (0, 0, 0, false);
+        (plain.node_api, plain.management) = (None, None);
+        plain.network.hosts.clear();
+        if let Some(ssh) = &mut plain.ssh {
+            ssh.host_key.clear();
+        }
+        for wifi in plain.network.interfaces.iter_mut().filter_map(|interface| interface.wifi.as_mut()) {
+            wifi.psk.clear();
+        }
+        if let Some(kubernetes) = &mut plain.kubernetes {
+            kubernetes.files.clear();
+            kubernetes.labels.clear();
+            kubernetes.taints.clear();
+            kubernetes.version.clear();
+        }
+        let json = serde_json::to_vec(&plain).unwrap_or_default();
+        crate::release::hex(&Sha256::digest(json))
     }
 }
 

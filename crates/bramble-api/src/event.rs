@@ -22,6 +22,15 @@ pub enum Event {
         /// What it does.
         kind: StepKind,
     },
+    /// A step on a machine of the site begins.
+    ActStarted {
+        /// Which.
+        step: StepId,
+        /// On which machine.
+        node: String,
+        /// What is done, for a person.
+        what: String,
+    },
     /// A step has come further.
     Progress {
         /// Which.
@@ -97,6 +106,13 @@ pub enum Event {
         step: StepId,
         /// What failed, one line.
         error: String,
+    },
+    /// Something wanted is not there yet, and the run goes on looking.
+    Waiting {
+        /// What is not there.
+        subject: String,
+        /// What it waits for, one sentence.
+        on: String,
     },
     /// A plan ends.
     PlanFinished {

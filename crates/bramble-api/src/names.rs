@@ -205,8 +205,11 @@ pub mod path {
 pub mod annotation {
     /// On a Node: number of the card that it was last seen with, decimal.
     pub const CARD: &str = "bramble.home.arpa/card";
-    /// On a Node: the machine marked itself unschedulable, and takes that back when it is done.
+    /// On a Node: who marked it unschedulable and takes that back when it is done. `update`: the machine itself; else the
+    /// holder of a roll-out and seconds since the epoch, with a blank between.
     pub const CORDONED: &str = "bramble.home.arpa/cordoned-for";
+    /// On a Node: keys of the labels that are ours to set, sorted, with commas between.
+    pub const LABELS: &str = "bramble.home.arpa/labels";
 }
 
 /// Directories below /var that survive a reboot: `(path, mode, uid, gid)`; all else below /var is a tmpfs.

@@ -98,6 +98,25 @@ pub enum StepKind {
         /// What the new card starts with.
         start: CardStart,
     },
+    /// Give a Talos machine in maintenance mode its first config; it installs.
+    TalosPush {
+        /// Which node.
+        node: String,
+        /// Address and port at which it is now.
+        address: std::net::SocketAddr,
+        /// The key of its certificate, as its console shows it.
+        fingerprint: String,
+    },
+    /// Give a Talos machine another config.
+    TalosConfigure {
+        /// Which node.
+        node: String,
+    },
+    /// Tell a Talos control plane to begin etcd: it founds the cluster.
+    TalosBootstrap {
+        /// Which node.
+        node: String,
+    },
     /// Start the lab's switch, gateway and disk server.
     LabStart,
     /// Make a lab machine's disk from the release, if it has none.
@@ -153,6 +172,9 @@ impl StepKind {
                 | StepKind::IssueIdentity { .. }
                 | StepKind::WriteImage { .. }
                 | StepKind::FlashDisk { .. }
+                | StepKind::TalosPush { .. }
+                | StepKind::TalosConfigure { .. }
+                | StepKind::TalosBootstrap { .. }
         )
     }
 }

@@ -64,7 +64,7 @@ impl Progress {
         let Ok(mut state) = self.state.lock() else { return };
         match event {
             Event::PlanStarted { .. } => {}
-            Event::StepStarted { step, .. } => {
+            Event::StepStarted { step, .. } | Event::ActStarted { step, .. } => {
                 let bar = self.bars.add(ProgressBar::new_spinner());
                 bar.set_style(spinner());
                 bar.set_prefix(step.to_string());
@@ -150,6 +150,9 @@ impl Progress {
                     bar.finish_and_clear();
                 }
                 self.line(&format!(" ✗ {step}"));
+            }
+            Event::Waiting { subject, on } => {
+                self.line(&format!(" … {}: waiting for {}", harmless(subject), harmless(on)));
             }
             Event::PlanFinished { .. } => {
                 for (_, (bar, _)) in std::mem::take(&mut state.machines) {

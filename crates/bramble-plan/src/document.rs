@@ -413,6 +413,29 @@ mod tests {
         assert_eq!(first.network.hosts, second.network.hosts);
     }
 
+    #[test]
+    fn two_editions_that_say_the_same_have_the_same_digest() {
+        let file = include_str!("../../../examples/lab-pair/bramble.yaml");
+        let settings = |text: &str| documents(text).iter().map(MachineDocument::settings).collect::<Vec<_>>();
+        let mut first = documents(file).remove(0);
+        let digest = first.settings();
+        assert_eq!(settings(file)[0], digest);
+        assert_ne!(settings(file)[1], digest);
+        // What each edition has anew, and what is a difference of its own.
+        first.machine.generation = 9;
+        first.machine.issued_at = 99;
+        first.node_api = None;
+        first.kubernetes.as_mut().unwrap().files.insert("pki/ca.crt".into(), "other".into());
+        first.kubernetes.as_mut().unwrap().version = "v1.37.0".into();
+        assert_eq!(first.settings(), digest);
+        assert_eq!(settings(&file.replace("tier: shelf", "tier: rack")), settings(file));
+        // Another machine, which a worker of before must not restart for.
+        let more =
+            format!("{file}    - {{ name: n3, role: worker, board: uefi-amd64, address: 192.168.1.13 }}\n");
+        assert_eq!(settings(&more)[..2], settings(file)[..]);
+        assert_ne!(settings(&file.replace("dns: [192.168.1.1]", "dns: [192.168.1.2]"))[0], digest);
+    }
+
     const K3S: &str = "apiVersion: bramble.home.arpa/v1alpha1\nkind: Cluster\nmetadata: { name: home }\nspec:\n  \
         kubernetes:\n    distribution: k3s\n    version: v1.36.4+k3s1\n    datastore: etcd\n    ingress: traefik\n    \
         endpoint: { address: 192.168.1.10, vip: external, sans: [api.home.arpa] }\n    \

@@ -19,7 +19,7 @@ pub use lint::{Finding, lint};
 pub use packages::{PackageRequest, request};
 pub use plan::{Inventory, PlannedNode, Purpose, Wanted, plan};
 pub use wanted::{
-    arch, board, boards, firmware_lines, kernel_args, kernel_modules, package_request, served, wanted,
+    arch, board, boards, firmware_lines, kernel_args, kernel_modules, package_request, role, served, wanted,
 };
 
 use serde::Serialize;

@@ -138,7 +138,7 @@ pub fn board(board: bramble_spec::Board) -> Board {
 }
 
 /// The programs' word for the file's.
-pub(crate) fn role(role: bramble_spec::Role) -> Role {
+pub fn role(role: bramble_spec::Role) -> Role {
     match role {
         bramble_spec::Role::ControlPlane => Role::ControlPlane,
         bramble_spec::Role::Worker => Role::Worker,

@@ -55,6 +55,10 @@ impl Node for Machine {
         Err(Status::unimplemented("hold"))
     }
 
+    async fn configure(&self, _: Request<ConfigureRequest>) -> Result<Response<ConfigureReply>, Status> {
+        Err(Status::unimplemented("configure"))
+    }
+
     async fn power(&self, _: Request<PowerRequest>) -> Result<Response<PowerReply>, Status> {
         Err(Status::unimplemented("power"))
     }

@@ -60,6 +60,10 @@ pub struct Seen {
     pub kept: Kept,
     /// Pods that have to leave; none while it is not known.
     pub pods: Option<u32>,
+    /// The act was asked for, and what comes of it is not decided yet: what it is at, for a person.
+    pub under_way: Option<String>,
+    /// What was asked for did not last, and why.
+    pub back: Option<String>,
     /// The result of the act is there, since seconds since the epoch.
     pub result: Option<u64>,
     /// It is Ready.
@@ -94,6 +98,8 @@ pub enum Stop {
     Drain(u32),
     /// The machine did not become Ready in time.
     NotReady,
+    /// The machine is again what it was before.
+    Back(String),
 }
 
 /// What follows from what is seen.
@@ -102,7 +108,7 @@ pub enum Next {
     /// This.
     Do(Move),
     /// Look again later.
-    Wait(&'static str),
+    Wait(String),
     /// It is done.
     Done,
     /// It stops; `undo`: what we keep off is let on first.
@@ -122,15 +128,23 @@ pub fn next(work: &Work, seen: &Seen, now: u64) -> Next {
         Lease::Other(who) => return Next::Stop { undo: false, why: Stop::Held(who.clone()) },
         Lease::Dead(who) => return Next::Stop { undo: false, why: Stop::Attention(who.clone()) },
         // The only control plane restarts: its API is away, and what was begun goes on.
-        Lease::Unknown if seen.result.is_some() => {}
+        Lease::Unknown if seen.result.is_some() || seen.under_way.is_some() => {}
         // Without its API a site of one control plane can still be mended: nobody else can take a lease there either.
         Lease::Unknown if !work.drain => {}
-        Lease::Unknown => return Next::Wait("the Kubernetes API answers"),
+        Lease::Unknown => return waits("the Kubernetes API answers"),
     }
-    match seen.result {
-        None => before(work, seen, now),
-        Some(since) => after(work, seen, since, now),
+    if let Some(why) = &seen.back {
+        return Next::Stop { undo: true, why: Stop::Back(why.clone()) };
     }
+    match (seen.result, &seen.under_way) {
+        (Some(since), _) => after(work, seen, since, now),
+        (None, Some(what)) => Next::Wait(what.clone()),
+        (None, None) => before(work, seen, now),
+    }
+}
+
+fn waits(what: &str) -> Next {
+    Next::Wait(what.to_string())
 }
 
 fn before(work: &Work, seen: &Seen, now: u64) -> Next {
@@ -139,7 +153,7 @@ fn before(work: &Work, seen: &Seen, now: u64) -> Next {
     }
     let since = match seen.kept {
         Kept::Off => return Next::Do(Move::Cordon),
-        Kept::Unknown => return Next::Wait("the Kubernetes API answers"),
+        Kept::Unknown => return waits("the Kubernetes API answers"),
         Kept::Ours(since) => Some(since),
         Kept::Other => None,
     };
@@ -151,21 +165,21 @@ fn before(work: &Work, seen: &Seen, now: u64) -> Next {
             Some(true) if work.evict => Next::Do(Move::Evict),
             Some(true) => Next::Stop { undo: true, why: Stop::Drain(left) },
         },
-        None => Next::Wait("the Kubernetes API answers"),
+        None => waits("the Kubernetes API answers"),
     }
 }
 
 fn after(work: &Work, seen: &Seen, since: u64, now: u64) -> Next {
     if work.ready && !seen.ready {
         return match now.saturating_sub(since) > READY_DEADLINE {
-            false => Next::Wait("the machine is Ready"),
+            false => waits("the machine is Ready"),
             // Pods stay off: there is nothing for them on a machine that is not Ready.
             true => Next::Stop { undo: false, why: Stop::NotReady },
         };
     }
     match seen.kept {
         Kept::Ours(_) if work.drain => Next::Do(Move::Uncordon),
-        Kept::Unknown if work.drain => Next::Wait("the Kubernetes API answers"),
+        Kept::Unknown if work.drain => waits("the Kubernetes API answers"),
         _ => Next::Done,
     }
 }
@@ -178,6 +192,70 @@ impl fmt::Display for Stop {
             Stop::Drain(1) => f.write_str("1 pod did not leave in time; pods are let on again"),
             Stop::Drain(n) => write!(f, "{n} pods did not leave in time; pods are let on again"),
             Stop::NotReady => f.write_str("it did not become Ready in time; no other machine is begun"),
+            Stop::Back(why) if why.is_empty() => f.write_str("it went back to what it was"),
+            Stop::Back(why) => write!(f, "it went back to what it was: {why}"),
+        }
+    }
+}
+
+/// A machine of a site, for one step of a roll-out.
+pub trait Target {
+    /// Looks.
+    fn look(&mut self) -> Result<Seen, Trouble>;
+    /// Makes a move. [`Move::Uncordon`] takes back only what a roll-out did.
+    fn make(&mut self, what: Move) -> Result<(), Trouble>;
+    /// Waits a little for this.
+    fn wait(&mut self, what: &str) -> Result<(), Trouble>;
+    /// Seconds since the epoch.
+    fn now(&self) -> u64;
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not work, and why.
+    Failed(String),
+    /// Somebody asked to stop.
+    Interrupted,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its result is there.
+    Done,
+    /// It stopped, and nothing goes on by itself.
+    Stopped(String),
+    /// Somebody asked to stop; the same again goes on.
+    Interrupted,
+}
+
+/// Carries one step out on one machine.
+pub fn carry_out(work: &Work, target: &mut dyn Target) -> End {
+    let ended = |trouble| match trouble {
+        Trouble::Failed(why) => End::Stopped(why),
+        Trouble::Interrupted => End::Interrupted,
+    };
+    loop {
+        let seen = match target.look() {
+            Ok(seen) => seen,
+            Err(trouble) => return ended(trouble),
+        };
+        let went = match next(work, &seen, target.now()) {
+            Next::Do(what) => target.make(what),
+            Next::Wait(what) => target.wait(&what),
+            Next::Done => return End::Done,
+            Next::Stop { undo, why } => {
+                let undone = if undo { target.make(Move::Uncordon) } else { Ok(()) };
+                let why = match undone {
+                    Err(Trouble::Failed(error)) => format!("{why}; pods are still kept off it: {error}"),
+                    _ => why.to_string(),
+                };
+                return End::Stopped(why);
+            }
+        };
+        if let Err(trouble) = went {
+            return ended(trouble);
         }
     }
 }
@@ -189,7 +267,15 @@ mod tests {
     const WORK: Work = Work { drain: true, drain_deadline: 300, evict: false, ready: true };
 
     fn seen() -> Seen {
-        Seen { lease: Lease::Mine, kept: Kept::Off, pods: Some(3), result: None, ready: true }
+        Seen {
+            lease: Lease::Mine,
+            kept: Kept::Off,
+            pods: Some(3),
+            under_way: None,
+            back: None,
+            result: None,
+            ready: true,
+        }
     }
 
     #[test]
@@ -243,6 +329,16 @@ mod tests {
         assert!(matches!(next(&WORK, &other(Lease::Unknown), 0), Next::Wait(_)));
         // The only control plane restarts: what was begun goes on.
         let away = Seen { lease: Lease::Unknown, result: Some(5), ready: false, ..seen() };
-        assert_eq!(next(&WORK, &away, 6), Next::Wait("the machine is Ready"));
+        assert_eq!(next(&WORK, &away, 6), waits("the machine is Ready"));
+    }
+
+    #[test]
+    fn what_was_asked_for_is_waited_for_and_not_asked_again() {
+        let at_work = Seen { kept: Kept::Ours(0), pods: Some(0), under_way: Some("trial".into()), ..seen() };
+        assert_eq!(next(&WORK, &at_work, 9999), waits("trial"));
+        let away = Seen { lease: Lease::Unknown, ..at_work.clone() };
+        assert_eq!(next(&WORK, &away, 9999), waits("trial"));
+        let back = Seen { back: Some("no-word".into()), ..at_work };
+        assert_eq!(next(&WORK, &back, 1), Next::Stop { undo: true, why: Stop::Back("no-word".into()) });
     }
 }

@@ -89,6 +89,12 @@ pub enum Command {
     Fetch(Fetch),
     /// Show what would be done, and why; change nothing.
     Plan(Plan),
+    /// Do what the plan of the site says, one machine at a time. Asks once.
+    Apply(Apply),
+    /// Show every machine: how it is, what is done to it, and what it waits for.
+    Status(Status),
+    /// Say everything about one machine: what waits for what, and what helps.
+    Why(Why),
     /// Build the images.
     Build(Build),
     /// Build a release and put it, signed, where machines fetch it.
@@ -277,28 +283,98 @@ pub enum Key {
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
 pub struct Plan {
-    /// Plan for the lab instead of a build.
+    /// The lab in place of the house.
     #[arg(long)]
     pub lab: bool,
-    /// Plan for the whole site, from what was seen of it: a file of facts in JSON.
+    /// What `build` would do, or with `--lab` what `lab up` would.
+    #[arg(long, conflicts_with_all = ["inventory", "allow", "now", "nodes", "out"])]
+    pub build: bool,
+    /// Plan from a file of facts, JSON, in place of looking.
     #[arg(long, value_name = "FILE", conflicts_with = "lab")]
     pub inventory: Option<PathBuf>,
-    /// Permit for one machine what is never done by itself (repeatable): wipe, remove, outage, without, evict, found;
-    /// takeover=WHO.
-    #[arg(long, value_name = "WHAT=NODE", requires = "inventory")]
-    pub allow: Vec<String>,
-    /// Do not wait for windows.
-    #[arg(long, requires = "inventory")]
-    pub now: bool,
-    /// Only for this machine (repeatable).
-    #[arg(long = "node", value_name = "NODE", requires = "inventory")]
-    pub nodes: Vec<String>,
+    /// What is asked for beside the file.
+    #[command(flatten)]
+    pub asking: Asking,
+    /// Write the plan into this file, for `apply`.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// In what form.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// Exit with 2 when something would be done.
     #[arg(long)]
     pub exit_code: bool,
+}
+
+/// What is asked for beside the file.
+#[derive(Debug, Args)]
+pub struct Asking {
+    /// Permit for one machine what is never done by itself (repeatable): wipe, remove, outage, without, evict, found;
+    /// takeover=WHO.
+    #[arg(long, value_name = "WHAT=NODE")]
+    pub allow: Vec<String>,
+    /// Do not wait for windows.
+    #[arg(long)]
+    pub now: bool,
+    /// Only for this machine (repeatable).
+    #[arg(long = "node", value_name = "NODE")]
+    pub nodes: Vec<String>,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct Apply {
+    /// A plan that `plan --out` wrote: it, and nothing else, is done.
+    #[arg(value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// The lab in place of the house.
+    #[arg(long)]
+    pub lab: bool,
+    /// What is asked for beside the file.
+    #[command(flatten)]
+    pub asking: Asking,
+    /// Do not ask. A machine of Talos in maintenance mode installs itself on the disk that the file names.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Look, say what would be done and what is waited for, and change nothing.
+    #[arg(long, help_heading = "Talos")]
+    pub dry_run: bool,
+    /// Look for machines in maintenance mode at every address of the subnet, not only at their own.
+    #[arg(long, help_heading = "Talos")]
+    pub find: bool,
+    /// Let machines reboot whose new config takes effect in no other way.
+    #[arg(long, help_heading = "Talos")]
+    pub reboot: bool,
+    /// Give up waiting after this many seconds; what is there stays, and the next run goes on.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, help_heading = "Talos")]
+    pub timeout: u64,
+    /// Exit with 2 when something would be done.
+    #[arg(long, requires = "dry_run", help_heading = "Talos")]
+    pub exit_code: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The lab in place of the house.
+    #[arg(long)]
+    pub lab: bool,
+    /// Look again and again, until Ctrl-C.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// In what form.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Which machine.
+    pub node: String,
+    /// The lab in place of the house.
+    #[arg(long)]
+    pub lab: bool,
 }
 
 /// Arguments of `build`.

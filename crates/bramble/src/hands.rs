@@ -1,7 +1,9 @@
 //! Puts a plan, the hands and the progress together. What runs is decided in the plan; what is drawn, in the console.
 
 mod flash;
+mod house;
 mod lab;
+mod talos;
 
 use crate::problem::Problem;
 use crate::settings::{self, Settings};
@@ -21,6 +23,8 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 pub(crate) use flash::{FlashTarget, cards, choose_failure};
+pub(crate) use house::{Hands, give_back};
+pub(crate) use talos::TalosHand;
 
 /// How the lab is brought up.
 #[derive(Clone, Debug)]
@@ -133,6 +137,30 @@ fn lab_updates(cluster: &bramble_spec::Cluster) -> Option<String> {
     Some(format!("http://{gateway}:{}/", bramble_lab::UPDATES_PORT))
 }
 
+/// What `with` does with what builds for the house, or for the lab.
+pub(crate) fn with_builder<T>(
+    settings: &Settings,
+    site: &Site,
+    lab: bool,
+    with: impl FnOnce(&Builder<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let directory = crate::commands::lab::directory(settings);
+    let vault = OnceLock::new();
+    let open = || {
+        open_once(&vault, || match lab {
+            true => Vault::of_lab(&directory, crate::commands::now()),
+            false => Vault::open(&settings.project.secrets_file()),
+        })
+    };
+    let builder = house_builder(settings, site, &open);
+    if !lab {
+        return with(&builder);
+    }
+    let (cards, lock) = LabCards::open(&directory, &site.lock)?;
+    let updates_source = lab_updates(&site.cluster);
+    with(&Builder { lock: Mutex::new(lock), lab: Some(cards), updates_source, ..builder })
+}
+
 /// Runs a plan of the lab.
 pub(crate) fn run_lab(
     settings: &Settings,
@@ -183,12 +211,53 @@ fn run<'v>(
     hand: &dyn Hand,
     open: &dyn Fn() -> Result<&'v Vault, Failure>,
 ) -> Result<(), Problem> {
-    let _guard = settings.project.acquire(&plan.purpose)?;
+    let session = Session::begin(settings, &plan.purpose)?;
     if plan.steps.iter().any(|step| step.kind.needs_secrets()) {
         open()?;
     }
-    let journal = Journal::open(&settings.project.journals(), crate::commands::now())
-        .map_err(|e| Failure::user(e.to_string()).source(e.source))?;
+    session.run(plan, hand)
+}
+
+/// A run that holds the project, of one plan or of several, one after the other.
+pub(crate) struct Session {
+    _guard: bramble_exec::Guard,
+    journal: Journal,
+    sink: Drawn,
+    /// Set by Ctrl-C.
+    pub(crate) cancel: Cancel,
+}
+
+impl Session {
+    /// Takes the project, opens a journal, listens for signals.
+    pub(crate) fn begin(settings: &Settings, purpose: &str) -> Result<Session, Problem> {
+        let guard = settings.project.acquire(purpose)?;
+        let journal = Journal::open(&settings.project.journals(), crate::commands::now())
+            .map_err(|e| Failure::user(e.to_string()).source(e.source))?;
+        let cancel = cancel_at_signals()?;
+        Ok(Session { _guard: guard, journal, sink: Drawn(Progress::new(settings.progress)), cancel })
+    }
+
+    /// Runs one plan.
+    pub(crate) fn run(&self, plan: &Plan, hand: &dyn Hand) -> Result<(), Problem> {
+        bramble_exec::run(plan, hand, &self.journal, &self.sink, &self.cancel)?;
+        Ok(())
+    }
+
+    /// Tells an event between two plans.
+    pub(crate) fn tell(&self, event: Event) {
+        self.journal.record(&event);
+        self.sink.event(event);
+    }
+}
+
+impl Sink for Session {
+    fn event(&self, event: Event) {
+        self.tell(event);
+    }
+}
+
+/// Set at Ctrl-C, for the next safe place.
+pub(crate) fn cancel_at_signals() -> Result<Cancel, Problem> {
     let cancel = Cancel::default();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends the program at once: whoever asks twice means it, and every write is whole or
@@ -201,9 +270,7 @@ fn run<'v>(
         .and_then(|_| signal_hook::flag::register(signal, cancel.shared()));
         registered.map_err(|e| Failure::bug("cannot listen for signals").source(e))?;
     }
-    let sink = Drawn(Progress::new(settings.progress));
-    bramble_exec::run(plan, hand, &journal, &sink, &cancel)?;
-    Ok(())
+    Ok(cancel)
 }
 
 /// Where a node's image is written.

@@ -7,6 +7,7 @@ mod problem;
 mod settings;
 mod site;
 mod talos;
+mod way;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -24,6 +24,7 @@ pub use keys::{Anchor, KeyRing, Keys, PublicKey};
 pub(crate) use offer::is_blocks;
 pub use offer::{MAX_PACK_HEAD, Machine, Offer, Pack, Part};
 pub use refusal::Refusal;
+pub(crate) use signed::hex;
 pub use signed::{Digest, Document, HEAD, Signed, TooLong, Unreadable};
 
 /// What this version's agent can do with a release, as a number that only grows: a manifest states the least it needs.

@@ -1,7 +1,7 @@
 //! A node's identity, its document, its disk.
 
 use super::{Builder, from_project};
-use bramble_api::document::{Cni, Datastore};
+use bramble_api::document::{Cni, Datastore, MachineDocument, identity_header};
 use bramble_api::event::{Outcome, Unit};
 use bramble_api::names::Role;
 use bramble_effects::{Context, Failure};
@@ -12,6 +12,7 @@ use bramble_plan::{Edition, Identity};
 use bramble_secrets::SecretBytes;
 use bramble_spec::{Certificate, EffectiveNode};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -19,6 +20,9 @@ use std::path::{Path, PathBuf};
 
 /// How long the kubeconfig of a management machine is good: nothing renews it on the machine yet.
 const MANAGEMENT_HOURS: u64 = 90 * 24;
+
+/// Edition of the document on a card.
+const FIRST: u64 = 1;
 
 /// A node's whole disk, as pieces.
 pub struct NodeDisk {
@@ -110,7 +114,7 @@ pub fn node_disk(
     builder.issue_identity(name)?;
     let node = builder.node(name)?;
     let release = builder.release(bramble_plan::arch(node.arch))?;
-    let document = builder.document(&node, keep_data)?;
+    let document = builder.document(&node, keep_data, FIRST)?;
     context.progress(0, 0, Unit::Items, "laying out the disk");
     let map = disk::map(&disk::DiskInput {
         release: &release,
@@ -124,7 +128,39 @@ pub fn node_disk(
     Ok(NodeDisk { map })
 }
 
+/// Another edition of a machine's document, as a machine takes it: a header block and JSON. It makes no new secrets.
+///
+/// # Errors
+/// The node was never given an identity: there is no machine to take it.
+pub fn node_document(builder: &Builder<'_>, name: &str, generation: u64) -> Result<SecretBytes, Failure> {
+    let json = builder.edition(name, generation)?;
+    let hash = Sha256::digest(json.expose()).into();
+    let mut bytes = identity_header(json.expose().len() as u64, &hash);
+    bytes.extend_from_slice(json.expose());
+    Ok(SecretBytes::new(bytes))
+}
+
+/// What the file says of a machine, as a digest: [`MachineDocument::settings`].
+///
+/// # Errors
+/// As [`node_document`].
+pub fn node_settings(builder: &Builder<'_>, name: &str) -> Result<String, Failure> {
+    let json = builder.edition(name, FIRST)?;
+    let document: MachineDocument = serde_json::from_slice(json.expose())
+        .map_err(|_| Failure::bug(format!("the document of {name} cannot be read back")))?;
+    Ok(document.settings())
+}
+
 impl Builder<'_> {
+    fn edition(&self, name: &str, generation: u64) -> Result<SecretBytes, Failure> {
+        let node = self.node(name)?;
+        let vault = (self.vault)()?;
+        if !vault.has(&["nodes", name]) {
+            return Err(Failure::user(format!("{name} has no identity yet")).hint("`bramble flash` makes it"));
+        }
+        self.document(&node, false, generation)
+    }
+
     fn identity(&self, node: &EffectiveNode) -> Result<Identity, Failure> {
         (self.vault)()?.identity(&node.name)
     }
@@ -192,8 +228,13 @@ impl Builder<'_> {
         Ok(Outcome::Done)
     }
 
-    /// A node's document as it goes into its identity partition.
-    fn document(&self, node: &EffectiveNode, keep_data: bool) -> Result<SecretBytes, Failure> {
+    /// A node's document as it goes into its identity partition, or by the node API.
+    fn document(
+        &self,
+        node: &EffectiveNode,
+        keep_data: bool,
+        generation: u64,
+    ) -> Result<SecretBytes, Failure> {
         let spec = &self.cluster.spec;
         let network = &spec.network;
         let domain = network.cluster_domain.to_string();
@@ -206,7 +247,7 @@ impl Builder<'_> {
         };
         let edition = Edition {
             issued_at: self.clock.now(),
-            generation: 1,
+            generation,
             keep_data,
             manifests: manifests::first(&settings),
             trusted_cas: self.trusted_cas()?,

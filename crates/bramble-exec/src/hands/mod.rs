@@ -20,11 +20,11 @@ use bramble_spec::{Cluster, EffectiveNode};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use image::{DiskPiece, NodeDisk, node_disk};
+pub use image::{DiskPiece, NodeDisk, node_disk, node_document, node_settings};
 pub use packages::lab_firmware;
 use programs::ProgramFiles;
 pub use programs::kubectl;
-pub use publish::Publishing;
+pub use publish::{Publishing, published};
 
 /// Everything that the building steps work with. Made once for a run.
 pub struct Builder<'a> {
@@ -133,6 +133,11 @@ impl Hand for Builder<'_> {
             | StepKind::LabPower { .. }
             | StepKind::LabReady { .. } => {
                 Err(Failure::bug(format!("step {} belongs to the lab, not to the builder", step.id)))
+            }
+            StepKind::TalosPush { .. }
+            | StepKind::TalosConfigure { .. }
+            | StepKind::TalosBootstrap { .. } => {
+                Err(Failure::bug(format!("step {} is for a machine that runs, not for the builder", step.id)))
             }
             StepKind::FlashDisk { .. } => Err(Failure::bug(format!(
                 "step {} needs a confirmed disk, which the builder has not",

@@ -7,7 +7,7 @@ use bramble_api::names::Arch;
 use bramble_effects::{Context, Failure};
 use bramble_image::publish::{self, Before, Cost, PublishInput, Report};
 use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where releases come from and go to.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,18 @@ pub struct Publishing {
     pub keep: usize,
     /// Level of compression.
     pub level: i32,
+}
+
+/// Releases in a directory that `bramble release` wrote, for a cluster: number and Kubernetes.
+///
+/// # Errors
+/// A file cannot be read, or is damaged.
+pub fn published(directory: &Path, cluster: &str, arch: Arch) -> Result<Vec<(u64, Option<String>)>, Failure> {
+    let found = Before::find(directory, arch).map_err(|e| {
+        Failure::user(format!("cannot read the releases in {}", directory.display())).source(e)
+    })?;
+    let of_cluster = found.into_iter().map(|before| before.manifest).filter(|m| m.cluster == cluster);
+    Ok(of_cluster.map(|m| (m.version, m.kubernetes.map(|kubernetes| kubernetes.version))).collect())
 }
 
 /// A text of where files lie, and its digest.

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at what is still there.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The mark's value when a machine put it there itself. Another one is a roll-out's, which takes it back itself.
+const OWN: &str = "update";
 /// Pods in one answer: objects without spec and status are some kilobytes each.
 const PAGE: u32 = 50;
 
@@ -60,7 +62,7 @@ fn cordon(api: &Api, node: &str) -> Result<(), String> {
         return Ok(());
     }
     let marked = serde_json::json!({
-        "metadata": { "annotations": { annotation::CORDONED: "update" } },
+        "metadata": { "annotations": { annotation::CORDONED: OWN } },
         "spec": { "unschedulable": true },
     });
     match api.merge(&path, &marked.to_string())?.status {
@@ -89,7 +91,8 @@ fn is_cordoned(node: &[u8]) -> bool {
 
 fn is_ours(node: &[u8]) -> bool {
     let node: serde_json::Value = serde_json::from_slice(node).unwrap_or_default();
-    node.pointer("/metadata/annotations").is_some_and(|all| all.get(annotation::CORDONED).is_some())
+    let mark = node.pointer("/metadata/annotations").and_then(|all| all.get(annotation::CORDONED));
+    mark.and_then(|value| value.as_str()) == Some(OWN)
 }
 
 fn evict(api: &Api, namespace: &str, name: &str) -> Result<super::http::Response, String> {
@@ -128,7 +131,8 @@ fn read(body: &[u8]) -> Result<(Vec<Pod>, Option<String>), String> {
     #[derive(Deserialize)]
     struct List {
         metadata: Continue,
-        items: Vec<Item>,
+        /// `null` in place of no pods at all, in a list of metadata.
+        items: Option<Vec<Item>>,
     }
     #[derive(Deserialize)]
     struct Continue {
@@ -161,7 +165,7 @@ fn read(body: &[u8]) -> Result<(Vec<Pod>, Option<String>), String> {
         pod.annotations.contains_key("kubernetes.io/config.mirror")
             || pod.owner_references.iter().any(|owner| owner.controller && owner.kind == "DaemonSet")
     };
-    let pods = list.items.into_iter().map(|item| item.metadata).filter(|pod| !stays(pod));
+    let pods = list.items.unwrap_or_default().into_iter().map(|item| item.metadata).filter(|pod| !stays(pod));
     let pods = pods.map(|pod| Pod { namespace: pod.namespace, name: pod.name }).collect();
     Ok((pods, Some(list.metadata.next).filter(|next| !next.is_empty())))
 }
@@ -181,6 +185,7 @@ mod tests {
         assert_eq!(pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["web-1", "alone"]);
         assert_eq!(next.as_deref(), Some("abc"));
         assert_eq!(read(br#"{"metadata":{},"items":[]}"#), Ok((Vec::new(), None)));
+        assert_eq!(read(br#"{"metadata":{},"items":null}"#), Ok((Vec::new(), None)));
         assert!(read(b"{}").is_err());
     }
 
@@ -190,5 +195,7 @@ mod tests {
         assert!(is_cordoned(by_a_person) && !is_ours(by_a_person));
         let ours = format!(r#"{{"metadata":{{"annotations":{{"{}":"update"}}}}}}"#, annotation::CORDONED);
         assert!(is_ours(ours.as_bytes()) && !is_cordoned(ours.as_bytes()));
+        let of_a_roll_out = ours.replace("\"update\"", "\"ann@desk 5\"");
+        assert!(!is_ours(of_a_roll_out.as_bytes()));
     }
 }

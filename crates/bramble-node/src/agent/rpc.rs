@@ -3,8 +3,9 @@
 //! A thread of its own with a small runtime: it answers while the rounds of the agent wait for something.
 
 use super::watch::Watch;
-use crate::refused::line;
-use crate::{clock, console, update};
+use crate::init::parse_document;
+use crate::refused::{At, Refused, line};
+use crate::{clock, console, durable, update};
 use bramble_api::document::MachineDocument;
 use bramble_api::manifest::Manifest;
 use bramble_api::names::path;
@@ -12,11 +13,13 @@ use bramble_api::stage::Boot;
 use bramble_rpc::node::node_server::Node;
 use bramble_rpc::node::power_request::Act;
 use bramble_rpc::node::{
-    HoldReply, HoldRequest, LogsReply, LogsRequest, PowerReply, PowerRequest, StatusReply, StatusRequest,
-    UpdateReply, UpdateRequest,
+    ConfigureReply, ConfigureRequest, HoldReply, HoldRequest, LogsReply, LogsRequest, PowerReply,
+    PowerRequest, StatusReply, StatusRequest, UpdateReply, UpdateRequest,
 };
 use bramble_rpc::{Credentials, PORT};
+use bramble_upgrade::state::TRIES_MAX;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,7 +62,14 @@ pub fn start(document: &MachineDocument, manifest: &Manifest, updates: update::S
         key: own.key.clone(),
         authorities: own.authorities.clone(),
     };
-    let machine = Machine { identity: Arc::new(identity(document, manifest)), board: board.clone(), updates };
+    let machine = Machine {
+        identity: Arc::new(identity(document, manifest)),
+        machine: document.machine.clone(),
+        cluster: document.cluster.clone(),
+        next: Arc::new(Mutex::new(document.machine.generation)),
+        board: board.clone(),
+        updates,
+    };
     let spawned = std::thread::Builder::new().name("api".into()).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -100,13 +110,62 @@ fn identity(document: &MachineDocument, manifest: &Manifest) -> StatusReply {
         slot: boot.map(|boot| boot.slot.letter().to_string()).unwrap_or_default(),
         kernel: manifest.kernel.clone(),
         boot_id: boot_id.trim().to_string(),
+        settings: document.settings(),
+        label_keys: document
+            .kubernetes
+            .iter()
+            .flat_map(|kubernetes| kubernetes.labels.keys().cloned())
+            .collect(),
         ..StatusReply::default()
     }
+}
+
+/// Whether a document is another edition for this machine on this card: a document of another would make it somebody else.
+fn is_for(
+    document: &MachineDocument,
+    cluster: &str,
+    own: &bramble_api::document::Machine,
+    newest: u64,
+) -> Result<(), String> {
+    let machine = &document.machine;
+    let same = [
+        ("cluster", document.cluster == cluster),
+        ("name", machine.name == own.name),
+        ("number", machine.number == own.number),
+        ("role", machine.role == own.role),
+        ("board", machine.board == own.board),
+        ("installation", machine.incarnation == own.incarnation),
+        ("card", machine.card == own.card),
+        ("machine id", machine.machine_id == own.machine_id),
+    ];
+    let other: Vec<&str> = same.iter().filter(|(_, same)| !same).map(|(what, _)| *what).collect();
+    if !other.is_empty() {
+        return Err(format!("the document is for another machine: its {} differ", other.join(", ")));
+    }
+    match machine.generation > newest {
+        true => Ok(()),
+        false => Err(format!("edition {} of the document is not newer than {newest}", machine.generation)),
+    }
+}
+
+/// Replaces the document, and keeps the one before.
+fn put(current: &Path, bytes: &[u8]) -> Result<(), Refused> {
+    let previous = Path::new(path::DOCUMENT_PREVIOUS);
+    let previous = current.with_file_name(previous.file_name().unwrap_or_default());
+    // A second name, so that the current one is there at every instant.
+    let _ = std::fs::remove_file(&previous);
+    std::fs::hard_link(current, &previous).at("keep", current)?;
+    durable::replace(current, bytes)
 }
 
 #[derive(Clone)]
 struct Machine {
     identity: Arc<StatusReply>,
+    /// Who it is.
+    machine: bramble_api::document::Machine,
+    cluster: String,
+    /// Generation of the document that the next start goes by; held while one is written.
+    next: Arc<Mutex<u64>>,
     board: Board,
     updates: update::Shared,
 }
@@ -125,7 +184,13 @@ impl Node for Machine {
         let updates = self.updates.status();
         reply.doing = updates.doing;
         reply.fault = updates.last_fault.unwrap_or_default();
-        reply.flash_bytes = updates.journal.map_or(0, |record| record.flash_bytes);
+        if let Some(record) = updates.journal {
+            reply.flash_bytes = record.flash_bytes;
+            let spent = record.tried.iter().filter(|tried| tried.tries >= TRIES_MAX);
+            reply.given_up = spent.map(|tried| tried.version).collect();
+        }
+        reply.trial = self.updates.is_judging();
+        reply.next_generation = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
         reply.clock = clock::now();
         reply.hold_until = Some(self.updates.held()).filter(|until| *until > reply.clock).unwrap_or(0);
         reply.uptime = console::uptime() as u64;
@@ -186,6 +251,21 @@ impl Node for Machine {
         Ok(Response::new(HoldReply {}))
     }
 
+    async fn configure(
+        &self,
+        request: Request<ConfigureRequest>,
+    ) -> Result<Response<ConfigureReply>, Status> {
+        let bytes = request.into_inner().document;
+        let document = parse_document(&bytes).map_err(Status::invalid_argument)?;
+        // One at a time; what is refused changes nothing.
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        is_for(&document, &self.cluster, &self.machine, *next).map_err(Status::failed_precondition)?;
+        put(Path::new(path::DOCUMENT), &bytes).map_err(|refused| Status::unavailable(line(&refused)))?;
+        *next = document.machine.generation;
+        console::note(&format!("node API: edition {next} of the machine document is for the next start"));
+        Ok(Response::new(ConfigureReply {}))
+    }
+
     async fn power(&self, request: Request<PowerRequest>) -> Result<Response<PowerReply>, Status> {
         let verb = match request.into_inner().act() {
             Act::Nothing => return Err(Status::invalid_argument("restart or off?")),
@@ -200,5 +280,41 @@ impl Node for Machine {
             }
         });
         Ok(Response::new(PowerReply {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_document_of_another_machine_or_an_older_edition_is_refused() {
+        let own = fixture::document();
+        let with = |change: fn(&mut MachineDocument)| {
+            let mut document = own.clone();
+            document.machine.generation = 2;
+            change(&mut document);
+            is_for(&document, &own.cluster, &own.machine, 1)
+        };
+        assert_eq!(with(|_| ()), Ok(()));
+        assert!(with(|d| d.machine.name = "n9".into()).unwrap_err().contains("name"));
+        assert!(with(|d| d.cluster = "other".into()).unwrap_err().contains("cluster"));
+        assert!(with(|d| d.machine.incarnation = "0".repeat(32)).unwrap_err().contains("installation"));
+        assert!(with(|d| d.machine.card += 1).is_err());
+        assert!(with(|d| d.machine.generation = 1).unwrap_err().contains("not newer"));
+    }
+
+    #[test]
+    fn the_document_before_is_kept() {
+        let directory = std::env::temp_dir().join(format!("bramble-document-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let current = directory.join("machine.json");
+        std::fs::write(&current, "one").unwrap();
+        put(&current, b"two").unwrap();
+        put(&current, b"three").unwrap();
+        assert_eq!(std::fs::read(&current).unwrap(), b"three");
+        assert_eq!(std::fs::read(directory.join("machine.previous.json")).unwrap(), b"two");
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -41,6 +41,8 @@ impl Builder<'_> {
         let mut shut = self.always(name);
         if self.seen.api.get().is_none() {
             shut.push(WaitingOn::Api { why: self.seen.api.why.clone() });
+        } else if machine.is_on() && machine.ready.is(&true) {
+            shut.extend(self.drains(name));
         }
         if !machine.votes() {
             return shut;

@@ -174,7 +174,7 @@ impl Builder<'_> {
     }
 
     /// Whether pods may leave a machine: asked before anything is downloaded.
-    fn drains(&self, name: &str) -> Vec<WaitingOn> {
+    pub(super) fn drains(&self, name: &str) -> Vec<WaitingOn> {
         if self.asked.allow.contains(&Permission::Evict(name.to_string())) {
             return Vec::new();
         }

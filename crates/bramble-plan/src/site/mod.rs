@@ -84,9 +84,16 @@ pub fn plan(
 ) -> (SitePlan, Report) {
     let mut builder = Builder::new(wanted, inventory, now, asked, seed);
     builder.part("adopt", Builder::do_adopt);
-    builder.part("replace", Builder::do_replace);
-    builder.part("add", Builder::do_add);
-    builder.part("remove", Builder::do_remove);
+    // A voice that comes may let another one go, and the other way round.
+    loop {
+        let before = builder.steps.len();
+        builder.part("replace", Builder::do_replace);
+        builder.part("add", Builder::do_add);
+        builder.part("remove", Builder::do_remove);
+        if builder.steps.len() == before {
+            break;
+        }
+    }
     builder.part("erase", Builder::do_erase);
     builder.part("labels", Builder::do_labels);
     builder.part("certificates", Builder::do_certificates);
@@ -189,8 +196,15 @@ impl<'a> Builder<'a> {
         for ((node, _), reasons) in left {
             words.entry(node.clone()).or_default().extend(reasons.iter().map(|r| r.code().to_string()));
         }
-        let steps = self.steps[steps..].iter().map(|s| s.id.clone()).collect();
-        self.report.parts.push(Part { name: name.to_string(), looked_at, steps, left: words });
+        let steps: Vec<StepId> = self.steps[steps..].iter().map(|s| s.id.clone()).collect();
+        match self.report.parts.iter_mut().find(|part| part.name == name) {
+            // Once more.
+            Some(part) => {
+                part.steps.extend(steps);
+                part.left.extend(words);
+            }
+            None => self.report.parts.push(Part { name: name.to_string(), looked_at, steps, left: words }),
+        }
     }
 
     /// A machine as it will be; one that was never seen has no facts.

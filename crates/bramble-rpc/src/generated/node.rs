@@ -54,6 +54,21 @@ pub struct StatusReply {
     /// The machine's clock, seconds since 1970.
     #[prost(uint64, tag = "17")]
     pub clock: u64,
+    /// What the file said of the machine when its document was rendered: `MachineDocument::settings`.
+    #[prost(string, tag = "18")]
+    pub settings: ::prost::alloc::string::String,
+    /// Keys of the labels in the document.
+    #[prost(string, repeated, tag = "19")]
+    pub label_keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The running release is on trial.
+    #[prost(bool, tag = "20")]
+    pub trial: bool,
+    /// Releases that failed as often as is tried.
+    #[prost(uint64, repeated, tag = "21")]
+    pub given_up: ::prost::alloc::vec::Vec<u64>,
+    /// The edition of the document that the next start goes by; `generation` is the one that this start did.
+    #[prost(uint64, tag = "22")]
+    pub next_generation: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogsRequest {
@@ -89,6 +104,15 @@ pub struct HoldRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HoldReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigureRequest {
+    /// The machine document as it lies on the data partition, a header block and JSON: of this machine, on this card, with a
+    /// higher generation. Holds keys.
+    #[prost(bytes = "vec", tag = "1")]
+    pub document: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfigureReply {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PowerRequest {
     #[prost(enumeration = "power_request::Act", tag = "1")]
@@ -309,6 +333,28 @@ pub mod node_client {
                 .insert(GrpcMethod::new("bramble.node.v1alpha1.Node", "Hold"));
             self.inner.unary(req, path, codec).await
         }
+        /// Puts a new edition of the machine document in the place of the one that is there. The next start goes by it.
+        pub async fn configure(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfigureRequest>,
+        ) -> std::result::Result<tonic::Response<super::ConfigureReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bramble.node.v1alpha1.Node/Configure",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bramble.node.v1alpha1.Node", "Configure"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Restarts or switches off, cleanly. The answer comes before it begins.
         pub async fn power(
             &mut self,
@@ -372,6 +418,11 @@ pub mod node_server {
             &self,
             request: tonic::Request<super::HoldRequest>,
         ) -> std::result::Result<tonic::Response<super::HoldReply>, tonic::Status>;
+        /// Puts a new edition of the machine document in the place of the one that is there. The next start goes by it.
+        async fn configure(
+            &self,
+            request: tonic::Request<super::ConfigureRequest>,
+        ) -> std::result::Result<tonic::Response<super::ConfigureReply>, tonic::Status>;
         /// Restarts or switches off, cleanly. The answer comes before it begins.
         async fn power(
             &self,
@@ -614,6 +665,49 @@ pub mod node_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HoldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bramble.node.v1alpha1.Node/Configure" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfigureSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::ConfigureRequest>
+                    for ConfigureSvc<T> {
+                        type Response = super::ConfigureReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConfigureRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::configure(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfigureSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

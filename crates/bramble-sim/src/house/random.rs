@@ -175,15 +175,15 @@ fn kill(seed: u64, found: &mut Found) {
             found.failures.push(format!("seed {seed}: {what}"));
         }
     };
-    if !settled {
-        fail("never settles".to_string());
+    if let Some(steps) = settled {
+        fail(format!("never settles: still {steps}"));
     }
     for at in 0..moves {
         let mut cut = begin.clone();
         let plan = run::plan(&mut cut, &asked);
         run::apply(&mut cut, &plan, &asked, Some(at));
-        if !settle(&mut cut, &asked) {
-            fail(format!("killed before move {at}: never settles"));
+        if let Some(steps) = settle(&mut cut, &asked) {
+            fail(format!("killed before move {at}: never settles: still {steps}"));
         }
         if plain(&cut) != plain(&whole) {
             fail(format!("killed before move {at}: {:?} instead of {:?}", plain(&cut), plain(&whole)));
@@ -193,23 +193,25 @@ fn kill(seed: u64, found: &mut Found) {
     }
 }
 
-/// Runs the same command again and again until it has nothing to do.
-fn settle(house: &mut House, asked: &Asked) -> bool {
-    let mut quiet = 0;
+/// Runs the same command again and again until it has nothing to do. Gives what it would still do after so many rounds.
+fn settle(house: &mut House, asked: &Asked) -> Option<String> {
+    let (mut quiet, mut last) = (0, String::new());
     for _ in 0..ROUNDS {
         let plan = run::plan(house, asked);
         if plan.steps.is_empty() {
             quiet += 1;
             if quiet == 3 {
-                return true;
+                return None;
             }
         } else {
             quiet = 0;
-            run::apply(house, &plan, asked, None);
+            let outcome = run::apply(house, &plan, asked, None);
+            let steps: Vec<String> = plan.steps.iter().map(|s| s.id.to_string()).collect();
+            last = format!("{}; stopped: {:?}", steps.join(" "), outcome.stopped);
         }
         house.now += 600;
     }
-    false
+    Some(last)
 }
 
 /// Machines without what only says when.

@@ -6,7 +6,7 @@ use bramble_api::plan::StepId;
 use bramble_api::site::{Act, Cordon, Holder, Permission, SitePlan, SiteStep};
 use bramble_plan::Sources;
 use bramble_plan::site::{self, Asked};
-use bramble_upgrade::rollout::{Kept, Lease, Move, Next, Seen, Stop, Work, next};
+use bramble_upgrade::rollout::{self, Kept, Lease, Move, Seen, Target, Trouble, Work, carry_out};
 
 /// Seconds between two looks while something is waited for.
 const LOOK: u64 = 10;
@@ -68,6 +68,58 @@ struct Run<'a> {
     outcome: Outcome,
 }
 
+/// The machine of one step.
+struct Machine<'a, 'r> {
+    run: &'a mut Run<'r>,
+    step: &'a SiteStep,
+    acted: bool,
+    looks: u32,
+}
+
+impl Target for Machine<'_, '_> {
+    fn look(&mut self) -> Result<Seen, Trouble> {
+        self.looks += 1;
+        if self.looks > LOOKS {
+            return Err(Trouble::Failed("the Kubernetes API does not answer".to_string()));
+        }
+        Ok(self.run.seen(self.step, self.acted))
+    }
+
+    fn make(&mut self, what: Move) -> Result<(), Trouble> {
+        let run = &mut *self.run;
+        if run.kill == Some(run.outcome.moves) {
+            return Err(Trouble::Interrupted);
+        }
+        run.outcome.moves += 1;
+        self.acted |= what == Move::Act;
+        run.make(what, self.step);
+        self.away();
+        Ok(())
+    }
+
+    fn wait(&mut self, _: &str) -> Result<(), Trouble> {
+        self.run.pass();
+        self.away();
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        self.run.house.now
+    }
+}
+
+impl Machine<'_, '_> {
+    /// A machine that restarts is looked at again when it answers.
+    fn away(&mut self) {
+        while self.acted
+            && self.run.is_away(self.step)
+            && self.run.house.now < self.run.house.machines[&self.step.node].ready_at
+        {
+            self.run.pass();
+        }
+    }
+}
+
 enum End {
     Done,
     Unchanged,
@@ -97,38 +149,12 @@ impl Run<'_> {
             ready: step.restart
                 || matches!(step.act, Act::UpgradeKubernetes { .. } | Act::Add { .. } | Act::Found),
         };
-        let mut acted = false;
-        for _ in 0..LOOKS {
-            let seen = self.seen(step, acted);
-            match next(&work, &seen, self.house.now) {
-                Next::Do(what) => {
-                    if self.kill == Some(self.outcome.moves) {
-                        return End::Killed;
-                    }
-                    self.outcome.moves += 1;
-                    if what == Move::Act && acted {
-                        // It came back as it was.
-                        self.let_on(step);
-                        return End::Stopped("it went back to what it was".to_string());
-                    }
-                    acted |= what == Move::Act;
-                    self.make(what, step);
-                }
-                Next::Wait(_) => self.pass(),
-                Next::Done => return End::Done,
-                Next::Stop { undo, why } => {
-                    if undo {
-                        self.let_on(step);
-                    }
-                    return End::Stopped(words(&why));
-                }
-            }
-            // A machine that restarts is looked at again when it answers.
-            while acted && self.is_away(step) && self.house.now < self.house.machines[&step.node].ready_at {
-                self.pass();
-            }
+        let mut target = Machine { run: self, step, acted: false, looks: 0 };
+        match carry_out(&work, &mut target) {
+            rollout::End::Done => End::Done,
+            rollout::End::Stopped(why) => End::Stopped(why),
+            rollout::End::Interrupted => End::Killed,
         }
-        End::Stopped("the Kubernetes API does not answer".to_string())
     }
 
     fn is_away(&self, step: &SiteStep) -> bool {
@@ -157,6 +183,8 @@ impl Run<'_> {
             Some(Cordon::Other) => Kept::Other,
         };
         let result = machine.filter(|_| acted && has(house, step)).and_then(|m| m.result_at);
+        // It came back as it was.
+        let back = (acted && result.is_none()).then(String::new);
         let ready = match step.act {
             _ if machine.is_some_and(|m| !m.on) => false,
             // Until it is founded there is nothing to be Ready in.
@@ -164,7 +192,15 @@ impl Run<'_> {
             _ if machine.is_some_and(|m| !m.joined) => true,
             _ => house.is_ready(&step.node),
         };
-        Seen { lease, kept, pods: machine.filter(|_| api).map(|m| m.pods), result, ready }
+        Seen {
+            lease,
+            kept,
+            pods: machine.filter(|_| api).map(|m| m.pods),
+            under_way: None,
+            back,
+            result,
+            ready,
+        }
     }
 
     fn make(&mut self, what: Move, step: &SiteStep) {
@@ -211,10 +247,6 @@ impl Run<'_> {
             *renewed = now;
         }
     }
-}
-
-fn words(why: &Stop) -> String {
-    why.to_string()
 }
 
 /// Whether a step's result is there.

@@ -1,11 +1,14 @@
 //! One file a verb. Commands get finished settings; they print through the console crate only.
 
 mod add;
+mod apply;
+mod apply_talos;
 mod build;
 mod check;
 mod doctor;
 mod eject;
 mod flash;
+mod house;
 mod import;
 mod init;
 mod key;
@@ -14,7 +17,6 @@ pub(crate) mod lab;
 mod network;
 mod node;
 mod plan;
-mod plan_site;
 mod release;
 mod render;
 mod secrets;
@@ -39,6 +41,9 @@ pub fn run(command: Command, settings: &Settings) -> Result<Exit, Problem> {
         Command::Lock(args) => build::lock(&args, settings),
         Command::Fetch(args) => build::fetch(&args, settings),
         Command::Plan(args) => plan::run(&args, settings),
+        Command::Apply(args) => apply::run(&args, settings),
+        Command::Status(args) => house::status(&args, settings),
+        Command::Why(args) => house::why(&args, settings),
         Command::Build(args) => build::build(&args, settings),
         Command::Release(args) => release::run(&args, settings),
         Command::Serve(args) => serve::run(&args),

@@ -4,19 +4,15 @@ use crate::cli::{Node as Args, NodeAct as Act, Output};
 use crate::problem::Problem;
 use crate::settings::Settings;
 use crate::site::Site;
+use crate::way::{Way, why};
 use bramble_console::{Exit, Table};
 use bramble_effects::Failure;
-use bramble_exec::Vault;
-use bramble_rpc::node::node_client::NodeClient;
 use bramble_rpc::node::power_request::Act as Power;
 use bramble_rpc::node::{HoldRequest, LogsRequest, PowerRequest, StatusReply, StatusRequest, UpdateRequest};
-use bramble_rpc::{Credentials, PORT, connect};
+use bramble_rpc::{Credentials, connect};
 use bramble_spec::{Distribution, EffectiveNode};
 use std::time::Duration;
-use tonic::transport::Channel;
 
-/// What is issued for one command; a stolen laptop's leftovers are worth nothing.
-const LIFE: Duration = Duration::from_secs(3600);
 /// A machine that is asked how it is answers in so long, or it is not well.
 const ANSWER: Duration = Duration::from_secs(20);
 
@@ -125,14 +121,6 @@ async fn ask(name: &str, place: String, credentials: &Credentials) -> Result<Sta
     answer.unwrap_or_else(|_| Err(format!("no answer in {} s", ANSWER.as_secs())))
 }
 
-/// A problem in a table's cell.
-fn why(problem: Problem) -> String {
-    match problem {
-        Problem::Failure(failure) => failure.source.map_or(failure.what, |source| source.to_string()),
-        Problem::File { name, .. } => format!("{name} has errors"),
-    }
-}
-
 fn table(answers: &[Answer]) -> String {
     let mut table = Table::new(&["node", "state", "release", "up", "updates"]);
     for (node, answer) in answers {
@@ -192,53 +180,5 @@ fn json((node, answer): &Answer) -> serde_json::Value {
             "uptime": reply.uptime,
             "clock": reply.clock,
         }),
-    }
-}
-
-/// How machines are reached: in the house at their addresses, in the lab through ports of this computer.
-struct Way {
-    lab: Option<bramble_lab::Lab>,
-    credentials: Credentials,
-}
-
-impl Way {
-    fn find(settings: &Settings, site: &Site, lab: bool) -> Result<Self, Problem> {
-        let now = super::now();
-        let vault = match lab {
-            true => Vault::of_lab(&super::lab::directory(settings), now)?,
-            false => Vault::open(&settings.project.secrets_file())?,
-        };
-        if !vault.has(&["authorities"]) {
-            return Err(Failure::user("this cluster has no authorities yet")
-                .hint("`bramble flash` makes them, or `bramble lab up` a lab's")
-                .into());
-        }
-        let cluster = site.cluster.metadata.name.to_string();
-        let own = vault.node_api(&cluster, "bramble", Vec::new(), now, LIFE)?;
-        let credentials =
-            Credentials { certificate: own.certificate, key: own.key, authorities: own.authorities };
-        let lab = if lab { Some(super::lab::open(settings)?) } else { None };
-        Ok(Way { lab, credentials })
-    }
-
-    /// Where a machine's API is reached from this computer.
-    fn place(&self, node: &EffectiveNode) -> Result<String, Problem> {
-        Ok(match &self.lab {
-            Some(lab) => format!("127.0.0.1:{}", super::lab::forward(lab, &node.name, PORT)?),
-            None => format!("{}:{PORT}", node.address),
-        })
-    }
-
-    async fn to(&self, site: &Site, name: &str) -> Result<NodeClient<Channel>, Problem> {
-        site.known(name)?;
-        let node = site.cluster.effective_nodes().into_iter().find(|node| node.name == name);
-        let node = node.ok_or_else(|| Failure::bug(format!("{name} is not in the file")))?;
-        let connected = connect(name, &self.place(&node)?, &self.credentials).await;
-        Ok(connected.map_err(|e| {
-            Failure::retry(format!("cannot ask {name}")).source(e).hint(match self.lab {
-                Some(_) => "`bramble lab status` shows which machines are on",
-                None => "is it on, and is this computer in its network?",
-            })
-        })?)
     }
 }

@@ -1,4 +1,4 @@
-//! `bramble plan`: what would be done and why. Changes nothing.
+//! `bramble plan`: what would be done to the site, or what a build or the lab would do. Changes nothing.
 
 use crate::cli::{Output, Plan as Args};
 use crate::problem::Problem;
@@ -8,12 +8,12 @@ use bramble_api::plan::Plan;
 use bramble_console::Exit;
 use bramble_plan::{Inventory, Purpose};
 
-/// Shows the plan of a build, of the lab, or of the whole site.
+/// Shows the plan of the site, or of what makes images and machines of a lab.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Problem> {
-    let site = Site::load(settings)?;
-    if let Some(file) = &args.inventory {
-        return super::plan_site::run(args, file, &site);
+    if !args.build {
+        return super::house::show_plan(args, settings);
     }
+    let site = Site::load(settings)?;
     let purpose = if args.lab {
         Purpose::LabUp { nodes: vec![] }
     } else {
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Problem> {
     Ok(if pending { Exit::Pending } else { Exit::Done })
 }
 
-fn text(plan: &Plan) -> String {
+pub(crate) fn text(plan: &Plan) -> String {
     let mut lines =
         vec![format!("{} for cluster {}: {} steps", plan.purpose, plan.cluster, plan.steps.len())];
     let width = plan.steps.iter().map(|s| s.id.0.len()).max().unwrap_or(0);

@@ -8,8 +8,12 @@ use bramble_console::Exit;
 use bramble_effects::Failure;
 use bramble_exec::Vault;
 use bramble_secrets::{Environment, Identities, LoadError, SecretsFile};
-use bramble_talos::{Bundle, Release, talconfig};
+use bramble_spec::Cluster;
+use bramble_talos::machine::PORT;
+use bramble_talos::{Bundle, Release, apply, talconfig};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The largest file that is looked at: bundles and configs are a hundred times smaller.
 const LIMIT: u64 = 16 << 20;
@@ -28,6 +32,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Problem> {
     match args {
         Args::Create => {
             refuse_second(&vault, settings)?;
+            refuse_inhabited(&cluster, &name.to_string())?;
             let release =
                 talos::nodes(&cluster).iter().filter_map(|n| Release::of(n.talos.version.as_ref()?)).min();
             bramble_console::say("making keys; one of them takes some seconds");
@@ -73,6 +78,25 @@ fn refuse_second(vault: &Vault, settings: &Settings) -> Result<(), Problem> {
             "machines that were made with it answer to it alone; for another cluster take another directory, or take \
              `talos` out with `bramble secrets edit` when no machine has it",
         )
+        .into())
+}
+
+/// A machine that has a config obeys whoever has its bundle. A new one beside it locks its owner out.
+fn refuse_inhabited(cluster: &Cluster, secrets: &str) -> Result<(), Problem> {
+    let nodes = talos::nodes(cluster);
+    let addresses: Vec<SocketAddr> = nodes.iter().map(|n| SocketAddr::from((n.address, PORT))).collect();
+    bramble_console::say("looking whether machines of this cluster run already");
+    let found = apply::configured_ones(&addresses, super::now(), &Arc::default());
+    if found.is_empty() {
+        return Ok(());
+    }
+    let named = nodes.iter().filter(|n| found.iter().any(|f| f.ip() == n.address));
+    let named: Vec<String> = named.map(|n| format!("{} ({})", n.name, n.address)).collect();
+    Err(Failure::user(format!("machines of this cluster have a config already: {}", named.join(", ")))
+        .hint(format!(
+            "with a new bundle nobody could talk to them again: restore {secrets} from git, or take their bundle over \
+             with `bramble secrets talos import`; for a new cluster reset them first"
+        ))
         .into())
 }
 
